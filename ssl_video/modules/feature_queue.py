@@ -1,0 +1,51 @@
+"""The queue of past keys that gives MoCo many negatives with a small batch."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class FeatureQueue(nn.Module):
+    """A ring of the last ``K`` features: the oldest is overwritten first.
+
+    It starts with uniform noise in ±sqrt(3/D), of norm near 1, as in the released video MoCo; ``is_full`` tells when
+    the last of the noise is gone. Push what *all* ranks made, ``queue.push(gather(keys))``, after the loss has
+    used the old content: then the queue is equal on all ranks and holds no positive of the present batch.
+
+    Args:
+        length: number ``K`` of features held.
+        dim: size ``D`` of a feature.
+    """
+
+    features: Tensor
+    pointer: Tensor
+    pushed: Tensor
+
+    def __init__(self, length: int, dim: int) -> None:
+        super().__init__()
+        if length < 1 or dim < 1:
+            raise ValueError(f"length={length} and dim={dim} must be at least 1; MoCo uses 65536 and 128.")
+        bound = math.sqrt(3.0 / dim)
+        self.register_buffer("features", torch.empty(length, dim).uniform_(-bound, bound))
+        self.register_buffer("pointer", torch.tensor(0))  # the row that is written next
+        self.register_buffer("pushed", torch.tensor(0))  # rows pushed since the start
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every row holds a pushed feature."""
+        return int(self.pushed) >= len(self.features)
+
+    @torch.no_grad()
+    def push(self, features: Tensor) -> None:
+        """Write ``[n, D]`` in order, for any ``n``; of more than ``K`` rows the last ``K`` stay."""
+        length, dim = self.features.shape
+        if features.ndim != 2 or features.shape[1] != dim:
+            raise ValueError(f"Features of shape {list(features.shape)} were pushed; the queue takes [n, {dim}].")
+        newest = features[-length:].to(self.features.dtype)
+        skipped = len(features) - len(newest)
+        rows = (self.pointer + skipped + torch.arange(len(newest), device=features.device)) % length
+        # A new tensor, not a write in place: backward still needs the content that the loss of this step has seen.
+        self.features = self.features.index_copy(0, rows, newest)
+        self.pointer = (self.pointer + len(features)) % length
+        self.pushed = self.pushed + len(features)

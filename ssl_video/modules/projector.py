@@ -1,0 +1,52 @@
+"""The small network between features and embedding: contrastive losses read its output, evaluation its input."""
+
+from torch import Tensor, nn
+
+
+class Projector(nn.Module):
+    """Linear → [BN] → ReLU between layers, nothing after the last Linear.
+
+    Also serves as a predictor. A hidden Linear has a bias only without batch norm (which would subtract it again); the
+    last one always has. Weights start as Xavier uniform, biases at zero. MoCo over video uses three layers without
+    batch norm (with it the momentum methods lose accuracy), BYOL two with it (Feichtenhofer et al., 2021).
+
+    Args:
+        in_features: size of the input, usually the backbone's ``feature_dim``.
+        hidden_features: size between the layers; unused with one layer.
+        out_features: size of the embedding.
+        num_layers: number of Linear layers.
+        batch_norm: whether a batch norm follows each hidden Linear.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        hidden_features: int,
+        out_features: int,
+        num_layers: int,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers={num_layers} must be at least 1; one layer is a plain Linear.")
+        layers: list[nn.Module] = []
+        size = in_features
+        for _ in range(num_layers - 1):
+            layers.append(nn.Linear(size, hidden_features, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(hidden_features))
+            layers.append(nn.ReLU(inplace=True))
+            size = hidden_features
+        layers.append(nn.Linear(size, out_features))
+        self.layers = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``[N, in_features]`` to ``[N, out_features]``, not normalised."""
+        embedding: Tensor = self.layers(features)
+        return embedding
