@@ -1,0 +1,208 @@
+"""Turns a folder of videos into a manifest."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ssl_video.data.annotations.annotated_video import AnnotatedVideo
+from ssl_video.data.annotations.csv_labels import read_csv_labels
+from ssl_video.data.annotations.folders import read_folder_labels
+from ssl_video.data.manifest import Manifest
+from ssl_video.data.probe_pool import probe_all
+from ssl_video.data.readers.frames import IMAGE_ENDINGS
+from ssl_video.utils.errors import InputError
+
+VIDEO_ENDINGS = frozenset(
+    f".{ending}"
+    for ending in (
+        *("3g2", "3gp", "asf", "avi", "divx", "f4v", "flv", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg"),
+        *("mts", "mxf", "ogv", "rmvb", "ts", "vob", "webm", "wmv", "y4m"),
+    )
+)
+MISSING = "missing"
+SECONDS_BETWEEN_LINES = 30.0
+PROBED_COLUMNS = (
+    *("num_frames", "fps", "width", "height", "rotation", "codec", "keyframe_spacing"),
+    *("bytes", "modified_ns", "status", "reason"),
+)
+
+
+def index_folder(
+    root: Path,
+    *,
+    labels: Path | None = None,
+    previous: Manifest | None = None,
+    num_workers: int | None = None,
+    progress: bool = True,
+    images: bool = False,
+    decode_all: bool = False,
+) -> Manifest:
+    """Indexes a folder of videos.
+
+    Args:
+        root: the folder; hidden files and folders are left out.
+        labels: CSV of labels (see read_csv_labels); videos that it does not name are left out and counted. Without
+            it labels are the sub-folder names if every video lies in one, else there are none.
+        previous: an earlier index; files of the same size and time are taken from it, unless decode_all is set.
+        num_workers: processes that look into files; the processor's cores by default.
+        progress: show progress on standard error.
+        images: also take folders and zips of numbered images as videos.
+        decode_all: decode every frame as a check, not only the first and the last.
+
+    Raises:
+        InputError: the root is missing or holds no videos, or the CSV does not fit.
+    """
+    found = find_videos(root, images=images)
+    if labels is None:
+        videos, num_left_out = read_folder_labels(found), 0
+    else:
+        videos = read_csv_labels(labels)
+        num_left_out = len(set(found) - {video.path for video in videos})
+    return index_annotated(
+        root,
+        videos,
+        previous=previous,
+        num_workers=num_workers,
+        progress=progress,
+        decode_all=decode_all,
+        num_left_out=num_left_out,
+    )
+
+
+def index_annotated(
+    root: Path,
+    videos: Sequence[AnnotatedVideo],
+    *,
+    previous: Manifest | None = None,
+    num_workers: int | None = None,
+    progress: bool = True,
+    decode_all: bool = False,
+    num_left_out: int = 0,
+) -> Manifest:
+    """Indexes the videos that annotation files name; one whose file is not there gets the status `missing`.
+
+    Args:
+        root: folder that the videos' paths are relative to.
+        videos: the data set.
+        previous: see index_folder.
+        num_workers: see index_folder.
+        progress: see index_folder.
+        decode_all: see index_folder.
+        num_left_out: video files of the folder that the annotations do not name.
+
+    Raises:
+        InputError: none of the videos is there, or their label columns differ.
+    """
+    root = _checked_root(root)
+    columns = list(videos[0].labels) if videos else []
+    known = {} if decode_all else _by_path(previous)
+    states = [_state(root / video.path) for video in videos]
+    if not any(states):
+        example = f", such as {videos[0].path}" if videos else ""
+        raise InputError(
+            f"none of the {len(videos)} annotated videos lies under {root}{example}; paths are relative to the root."
+        )
+    rows: list[dict[str, Any]] = []
+    to_probe: list[dict[str, Any]] = []
+    for video, state in zip(videos, states, strict=True):
+        row: dict[str, Any] = {"path": video.path, "split": video.split, "group": video.group, **video.labels}
+        rows.append(row)
+        if state is None:
+            row |= {"status": MISSING, "reason": "the file is not there"}
+        elif (before := known.get(video.path)) and state.items() <= before.items():
+            row |= before
+        else:
+            row |= state
+            to_probe.append(row)
+    probed = probe_all(
+        [root / row["path"] for row in to_probe], num_workers=num_workers or _num_cores(), decode_all=decode_all
+    )
+    for row, answer in zip(to_probe, _with_progress(probed, len(to_probe), shown=progress), strict=True):
+        row |= answer
+    return Manifest.from_records(rows, root=root, label_columns=columns, num_left_out=num_left_out)
+
+
+def find_videos(root: Path, *, images: bool = False) -> list[str]:
+    """Lists the videos under a folder, sorted, relative to it, with forward slashes.
+
+    Args:
+        root: the folder; links to folders are followed, hidden names are not.
+        images: also take folders and zips of numbered images.
+
+    Raises:
+        InputError: the folder is missing or holds no videos.
+    """
+    root = _checked_root(root)
+    found = sorted(path.relative_to(root).as_posix() for path in _walk(root, images=images))
+    if not found:
+        raise InputError(
+            f"{root} holds no videos; it must hold files that end in {' '.join(sorted(VIDEO_ENDINGS))}, or, if images "
+            "are asked for, folders or zips of numbered images."
+        )
+    return found
+
+
+def _checked_root(root: Path) -> Path:
+    if not Path(root).is_dir():
+        raise InputError(f"{root} must be a folder of videos; check the path, or mount the disk it lies on.")
+    return Path(root).absolute()
+
+
+def _walk(root: Path, *, images: bool) -> Iterator[Path]:
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        if here in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        endings = {name: os.path.splitext(name)[1].lower() for name in files if not name.startswith(".")}
+        if images and any(ending in IMAGE_ENDINGS for ending in endings.values()):
+            yield Path(folder)
+        for name, ending in endings.items():
+            if ending in VIDEO_ENDINGS or (images and ending == ".zip"):
+                yield Path(folder, name)
+
+
+def _state(path: Path) -> dict[str, int] | None:
+    """Size and time of a file, or of the images of a folder; None if there is none."""
+    try:
+        stats = [entry.stat() for entry in path.iterdir()] if path.is_dir() else [path.stat()]
+    except OSError:
+        return None
+    size, modified = sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+    return {"bytes": size, "modified_ns": modified}
+
+
+def _num_cores() -> int:
+    """Cores that this process may use; a cluster's job often has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _by_path(previous: Manifest | None) -> Mapping[str, dict[str, Any]]:
+    if previous is None:
+        return {}
+    columns = [previous.column(name) for name in PROBED_COLUMNS]
+    rows = (dict(zip(PROBED_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True))
+    return dict(zip(previous.column("path"), rows, strict=True))
+
+
+def _with_progress(answers: Iterable[dict[str, Any]], total: int, *, shown: bool) -> Iterator[dict[str, Any]]:
+    """A bar on a terminal; elsewhere a plain line now and then."""
+    if not shown or not total:
+        yield from answers
+    elif sys.stderr.isatty():
+        yield from tqdm(answers, total=total, desc="indexing", unit="video")
+    else:
+        told = time.monotonic()
+        for number, answer in enumerate(answers, start=1):
+            yield answer
+            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                print(f"indexing: {number} of {total} videos", file=sys.stderr, flush=True)
