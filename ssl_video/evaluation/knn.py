@@ -1,0 +1,64 @@
+"""The k-nearest-neighbour protocol: no training, the test of frozen features that is cheapest to run."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ssl_video.evaluation.features import FeatureSet, ProtocolResult, check_labelled, check_num_clips
+from ssl_video.metrics.classification import balanced_accuracy, topk_hits
+from ssl_video.metrics.knn import knn_scores
+
+
+class KNN:
+    """Weighted vote of the k nearest train videos, by the cosine of the mean features over the clips.
+
+    The weighting of Wu et al. (CVPR 2018, arXiv 1805.01978). Where the train part has fewer than k videos all of them
+    vote; the settings hold the k used and the k asked. A class without a vote is never a hit, also not in the top 5.
+
+    Args:
+        k: train videos that vote.
+        temperature: of the weights exp(cosine / temperature).
+        num_clips: evenly spread clips per video.
+    """
+
+    name: ClassVar[str] = "knn"
+    version: ClassVar[int] = 1
+
+    def __init__(self, *, k: int = 20, temperature: float = 0.07, num_clips: int = 5) -> None:
+        if k < 1:
+            raise ValueError(f"k={k} must be at least 1; someone has to vote.")
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature} must be above 0; similarities are divided by it.")
+        check_num_clips(num_clips)
+        self.k = k
+        self.temperature = temperature
+        self.num_clips = num_clips
+
+    def __call__(self, train: FeatureSet, test: FeatureSet, *, num_classes: int) -> ProtocolResult:
+        """Classify the videos of `test` by those of `train`.
+
+        Raises:
+            InputError: an empty part, or videos without a label.
+        """
+        check_labelled(train, test, num_classes=num_classes)
+        k = min(self.k, len(train))
+        votes = knn_scores(
+            test.video_features(),
+            train.video_features(),
+            train.labels,
+            num_classes=num_classes,
+            k=k,
+            temperature=self.temperature,
+        )
+        scores = votes.masked_fill(votes == 0, -torch.inf)
+        hits = {f"top{place}": topk_hits(scores, test.labels, k=place).double().cpu().numpy() for place in (1, 5)}
+        metrics = {metric: float(np.mean(values)) for metric, values in hits.items()}
+        metrics["balanced_accuracy"] = balanced_accuracy(scores.argmax(dim=1), test.labels)
+        settings: dict[str, int | float | str | bool | list[int]] = {
+            "k": k,
+            "k_asked": self.k,
+            "temperature": self.temperature,
+            "num_clips": train.num_clips,
+        }
+        return ProtocolResult(metrics=metrics, per_video=hits, settings=settings)
