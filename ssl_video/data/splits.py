@@ -1,0 +1,95 @@
+"""Which rows of a manifest are trained on and which are asked: by the data set's own split, by group, or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_video.data.manifest import Manifest
+from ssl_video.utils.errors import InputError
+
+Rows = NDArray[np.int64]
+
+
+def split_rows(
+    manifest: Manifest,
+    *,
+    label: str | None,
+    test_fraction: float,
+    split_seed: int,
+    test_groups: Sequence[str | int] | None,
+) -> dict[str, Rows]:
+    """Rows of every split, whatever their status.
+
+    The first rule that applies: named ``test_groups``; the manifest's own ``split`` column; where there are labels, a
+    test part drawn by whole groups (or by video, so that segments of one video stay together); else all is train.
+
+    Returns:
+        ``{"train": [..], "val": [..], "test": [..]}``, each in ascending order; splits that are not there are empty.
+
+    Raises:
+        InputError: a named group is not in the data, or nothing is left to train on.
+    """
+    if test_groups is not None:
+        test = _rows_of_groups(manifest, [str(group) for group in test_groups])
+    elif any(value is not None for value in manifest.column("split")):
+        return _own_split(manifest)
+    elif label is not None:
+        test = _drawn(manifest, test_fraction, split_seed)
+    else:
+        test = np.zeros(len(manifest), dtype=bool)
+    if test.all():
+        raise InputError(
+            f"test_groups={list(test_groups or [])} and test_fraction={test_fraction} put all {len(manifest)} videos "
+            "into the test part; leave some groups for training."
+        )
+    return {"train": np.flatnonzero(~test), "val": np.empty(0, dtype=np.int64), "test": np.flatnonzero(test)}
+
+
+def class_indices(manifest: Manifest, label: str | None) -> tuple[NDArray[np.int64], list[str]]:
+    """``[len(manifest)]`` class index per row (-1 where there is no label) and the class names, sorted.
+
+    Raises:
+        InputError: ``label`` is not a label column of the manifest.
+    """
+    if label is None:
+        return np.full(len(manifest), -1, dtype=np.int64), []
+    if label not in manifest.label_columns:
+        raise InputError(
+            f"dataset.label={label!r} is not a label column of {manifest.root.name}; it has {manifest.label_columns}."
+        )
+    values = manifest.labels(label)
+    names = sorted({value for value in values if value is not None})
+    number = {name: index for index, name in enumerate(names)}
+    return np.array([-1 if value is None else number[value] for value in values], dtype=np.int64), names
+
+
+def _own_split(manifest: Manifest) -> dict[str, Rows]:
+    column = np.array([value or "train" for value in manifest.column("split")])
+    return {split: np.flatnonzero(column == split) for split in ("train", "val", "test")}
+
+
+def _rows_of_groups(manifest: Manifest, wanted: Sequence[str]) -> NDArray[np.bool_]:
+    groups = [None if value is None else str(value) for value in manifest.column("group")]
+    there = sorted({value for value in groups if value is not None})
+    absent = [group for group in wanted if group not in there]
+    if absent:
+        raise InputError(
+            f"dataset.test_groups names {absent}, which no video has; the groups are {there or 'not given'} "
+            "(a CSV with a `group` column names them)."
+        )
+    return np.isin(np.array([value or "" for value in groups]), list(wanted))
+
+
+def _drawn(manifest: Manifest, fraction: float, seed: int) -> NDArray[np.bool_]:
+    if not 0 < fraction < 1:
+        raise InputError(f"dataset.test_fraction={fraction} must lie between 0 and 1, both excluded.")
+    groups = manifest.column("group")
+    videos = manifest.column("video_id")
+    units = [video if group is None else f"group {group}" for group, video in zip(groups, videos, strict=True)]
+    names = sorted(set(units))
+    shuffled = np.random.default_rng(seed).permutation(names)
+    test = set(shuffled[: max(1, round(fraction * len(names)))])
+    return np.array([unit in test for unit in units])
