@@ -16,9 +16,9 @@ def kinds(projector: Projector) -> list[str]:
 @pytest.mark.parametrize(
     ("sizes", "num_layers", "batch_norm", "parameters"),
     [
-        ((2048, 2048, 128), 3, False, 8_654_976),  # MoCo over video
-        ((2048, 4096, 256), 2, True, 9_445_632),  # BYOL's projector
-        ((256, 4096, 256), 2, True, 2_105_600),  # BYOL's predictor
+        ((2048, 2048, 128), 3, "none", 8_654_976),  # MoCo over video
+        ((2048, 4096, 256), 2, "hidden", 9_445_632),  # BYOL's projector
+        ((256, 4096, 256), 2, "hidden", 2_105_600),  # BYOL's predictor
     ],
 )
 def test_parameter_counts_of_the_papers(sizes, num_layers, batch_norm, parameters):
@@ -31,9 +31,17 @@ def test_parameter_counts_of_the_papers(sizes, num_layers, batch_norm, parameter
 
 def test_layers_and_biases():
     plain = Projector(6, hidden_features=5, out_features=4, num_layers=3)
-    normed = Projector(6, hidden_features=5, out_features=4, num_layers=3, batch_norm=True)
+    normed = Projector(6, hidden_features=5, out_features=4, num_layers=3, batch_norm="hidden")
     assert kinds(plain) == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
     assert kinds(normed) == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d", "ReLU", "Linear"]
+    closed = Projector(6, hidden_features=5, out_features=4, num_layers=2, batch_norm="all")
+    assert kinds(closed) == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+    assert [name for name, _ in closed.named_parameters()] == [
+        "layers.0.weight",
+        "layers.1.weight",
+        "layers.1.bias",
+        "layers.3.weight",
+    ]
     assert [layer.bias is not None for layer in plain.layers if isinstance(layer, nn.Linear)] == [True, True, True]
     assert [layer.bias is not None for layer in normed.layers if isinstance(layer, nn.Linear)] == [False, False, True]
 
@@ -56,3 +64,5 @@ def test_one_layer_is_linear_and_the_output_can_be_negative():
 def test_no_layer_is_refused():
     with pytest.raises(ValueError, match="num_layers=0"):
         Projector(3, hidden_features=3, out_features=3, num_layers=0)
+    with pytest.raises(ValueError, match="batch_norm='some'"):
+        Projector(3, hidden_features=3, out_features=3, num_layers=2, batch_norm="some")
