@@ -1,0 +1,222 @@
+"""What ran, where, and on what: a run's folder, its record, and what a resume takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from ssl_video.utils.checkpoint import write_atomically
+from ssl_video.utils.errors import InputError
+
+RUN_DIR_VARIABLE = "SSL_VIDEO_RUN_DIR"
+_RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "decord2", "av", "numpy", "ssl_video")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Hydra says of the current job.
+
+    Attributes:
+        choices: chosen option of each config group (``{"method": "moco", ...}``).
+        overrides: the job's overrides.
+        sweep_dir: folder of the sweep, None for a single run.
+        number: place in the sweep.
+    """
+
+    choices: dict[str, str]
+    overrides: list[str]
+    sweep_dir: Path | None
+    number: int
+
+    @property
+    def name(self) -> str:
+        """``<method>_<backbone>_<dataset>``."""
+        return "_".join(self.choices[group] for group in ("method", "backbone", "dataset"))
+
+    @classmethod
+    def current(cls) -> Job:
+        """The job that Hydra runs now; forgets Hydra's state afterwards.
+
+        Lightning re-launches a Hydra job by a command line of its own making when it sees that state, which loses
+        ``-m`` and the run folder; without it, it repeats the command as it was given.
+        """
+        hydra = HydraConfig.get()
+        sweep = hydra.mode == RunMode.MULTIRUN
+        job = cls(
+            choices={key: str(value) for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")},
+            overrides=list(hydra.overrides.task),
+            sweep_dir=Path(hydra.sweep.dir) if sweep else None,
+            number=int(hydra.job.num) if sweep else 0,
+        )
+        HydraConfig.instance().cfg = None
+        return job
+
+
+def new_run_dir(run_dir: str | None, job: Job) -> Path:
+    """The folder of a new run; the first process decides it, the others read it from the environment.
+
+    Args:
+        run_dir: the user's choice, if any.
+        job: what Hydra says.
+    """
+    if started_by_another_rank():
+        return Path(os.environ[RUN_DIR_VARIABLE])
+    if run_dir is not None:
+        path = Path(run_dir)
+    elif job.sweep_dir is not None:
+        shortened = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(job.overrides))[:80]
+        path = job.sweep_dir / f"{job.number}_{shortened}"
+    else:
+        path = _free(Path("outputs") / job.name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    os.environ[RUN_DIR_VARIABLE] = str(path.resolve())
+    return path
+
+
+def started_by_another_rank() -> bool:
+    """Whether a first process has decided this run's folder already."""
+    return RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ
+
+
+def _free(path: Path) -> Path:
+    """``path``, or the first of ``path_2, path_3, …`` that does not exist: two runs may start within a second."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}_{number}"), number + 1
+    return candidate
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a training run."""
+    return (folder / "run.json").is_file()
+
+
+def refuse_existing(folder: Path) -> None:
+    """Keeps one run from writing over another.
+
+    Raises:
+        InputError: the folder holds a run.
+    """
+    if holds_run(folder) and not started_by_another_rank():
+        raise InputError(
+            f"run_dir={folder} holds a run already; go on with it by resume={folder}, or choose another run_dir."
+        )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run's folder."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def find_resumable(run_dir: str | None, job: Job, *, config: dict[str, Any]) -> Path | None:
+    """The run that ``resume=auto`` takes: the one in ``run_dir``, else the newest with an equal configuration."""
+    if run_dir is not None:
+        folder = Path(run_dir)
+        return folder if last_checkpoint(folder) else None
+    folders = sorted(
+        (Path("outputs") / job.name).glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True
+    )
+    for file in folders:
+        if last_checkpoint(file.parent) and _comparable(read_config(file.parent)) == _comparable(config):
+            return file.parent
+    return None
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("run_dir", "resume")}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The composed configuration of a run."""
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """``run.json`` of a run's folder.
+
+    Raises:
+        InputError: it is not there or not readable.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    except (OSError, json.JSONDecodeError) as fault:
+        raise InputError(f"{folder} holds no run that can be read ({fault}); name a run's folder.") from None
+    return record
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Writes a configuration as YAML, whole or not at all."""
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text)
+
+    write_atomically(path, write)
+
+
+def environment() -> dict[str, Any]:
+    """Command, revision, versions, device and threads: what is needed to run the same again."""
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git_revision() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def peak_memory_bytes() -> int:
+    """Most memory this process and the largest of its ended children held, in bytes."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    scale = 1 if sys.platform == "darwin" else 1024
+    return max(own, children) * scale
