@@ -1,0 +1,100 @@
+"""What every method shares: summing and logging its losses, its optimizer, and the check that its input fits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ssl_video.backbones.base import Backbone
+from ssl_video.data.batch import ClipBatch
+from ssl_video.optim.parameter_groups import decay_groups
+from ssl_video.utils.errors import InputError
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+SchedulerFactory = Callable[..., LRScheduler]
+
+
+class SSLMethod(pl.LightningModule, ABC):
+    """A way of learning a backbone without labels.
+
+    A method is its ``losses``: named scalars of a batch, summed for the step. What it only wants to see (an accuracy)
+    it puts into ``self.observed``. Both are logged as ``train/<name>``.
+
+    Args:
+        backbone: clips ``[N, C, T, H, W]`` to features ``[N, D]``.
+        optimizer: makes the optimizer from parameter groups.
+        scheduler: makes the schedule from the optimizer, ``total_steps`` and ``steps_per_epoch``; stepped once per
+            optimizer step.
+        seed: all randomness of a step follows from (seed, step, rank).
+    """
+
+    decays_all: ClassVar[bool] = False
+
+    def __init__(
+        self, *, backbone: Backbone, optimizer: OptimizerFactory, scheduler: SchedulerFactory, seed: int
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.seed = seed
+        self.observed: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Named scalar losses of one batch; the step minimises their sum."""
+
+    @abstractmethod
+    def check_batch(self, *, num_views: int, num_frames: int) -> None:
+        """Refuses clips that the method cannot learn from.
+
+        Raises:
+            InputError: names what is there, what is needed and what fits.
+        """
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        """Sums the losses and logs each."""
+        # Dropout and the like take no generator. Re-seeding here makes a resumed step equal to an uninterrupted one
+        # without any saved state of a random generator.
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4_099 + self.global_rank)
+        losses = self.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        for name, value in {**losses, **self.observed}.items():
+            self.log(f"train/{name}", value.detach())
+        self.log("train/loss", total.detach(), prog_bar=True)
+        self.observed.clear()
+        return total
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        trainer = self.trainer
+        limits = []
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            limits.append(trainer.max_epochs * self.steps_per_epoch)
+        if not limits:
+            raise InputError("Neither trainer.max_steps nor trainer.max_epochs is above 0; one must end the run.")
+        return min(limits)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        batches: int = datamodule.batches_per_epoch
+        return max(1, batches // self.trainer.accumulate_grad_batches)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer, without weight decay on biases and norms unless the method has it, and a schedule over steps."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer([{"params": trained}] if self.decays_all else decay_groups(self))
+        scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
