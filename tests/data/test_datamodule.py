@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.folders import labelled_folder, numbered_folder
-from support.videos import read_frame_numbers
 
 from ssl_video.data.batch import ClipBatch
-from ssl_video.data.order import SampleKey
 from ssl_video.data.datamodule import VideoDataModule
+from ssl_video.data.order import SampleKey
 from ssl_video.data.readers.decord import DecordReader
 from ssl_video.data.samplers.consecutive_clips import ConsecutiveClips
 from ssl_video.data.samplers.random_clips import RandomClips
@@ -21,6 +19,8 @@ from ssl_video.data.sources import folder
 from ssl_video.data.transforms.contrastive import ContrastiveTransform
 from ssl_video.data.transforms.resize_center_crop import ResizeCenterCrop
 from ssl_video.utils.errors import InputError, UnreadableVideo
+from support.folders import labelled_folder, numbered_folder
+from support.videos import read_frame_numbers
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +167,7 @@ def test_all_videos_unreadable_ends_with_their_names(videos: Path, cache: Path) 
 def test_evaluation_reports_an_unreadable_video_and_replaces_none(videos: Path, cache: Path) -> None:
     reader = functools.partial(FailingReader, bad=frozenset({"video_02.mp4"}))
     datamodule = module(videos, cache, open_reader=reader)
-    got = list(
-        datamodule.evaluation_loader("train", sampler=datamodule.sampler, transform=datamodule.transform)
-    )
+    got = list(datamodule.evaluation_loader("train", sampler=datamodule.sampler, transform=datamodule.transform))
     rows = [row for batch in got for row in batch.rows.tolist()]  # type: ignore[attr-defined]
     assert rows == [row for row in range(11) if row != 2]
     assert [failure.row for batch in got for failure in batch.failures] == [2]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from support.videos import write_video
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -1,0 +1,96 @@
+"""``metrics.csv``: one row per optimizer step, each step exactly once, whatever was interrupted."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from ssl_video.utils.checkpoint import write_atomically
+
+
+class MetricsCSV(pl.Callback):
+    """Appends ``epoch, step`` and every ``train/...`` value; written out with each checkpoint.
+
+    Rows are held back until a checkpoint is written, so the file never runs ahead of what a resume starts from by more
+    than the rows that the resume drops.
+
+    Args:
+        path: the file; on a resume its rows at or beyond the checkpoint's next step are dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._last_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drops what a killed run wrote after its last checkpoint."""
+        self._last_step = trainer.global_step - 1
+        if trainer.is_global_zero and self.path.exists():
+            self._write([row for row in self._read() if int(row["step"]) < trainer.global_step])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keeps the step's values as tensors: reading them now would wait for the device."""
+        if trainer.global_step - 1 == self._last_step:
+            return  # gradients are still being accumulated
+        self._last_step = trainer.global_step - 1
+        values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        self._rows.append({"epoch": trainer.current_epoch, "step": self._last_step, **values})
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Writes the rows that the checkpoint will not repeat."""
+        self._flush(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes what is left."""
+        self._flush(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Writes what is left: the last steps before a fault are the ones to look at."""
+        self._flush(trainer)
+
+    def _flush(self, trainer: pl.Trainer) -> None:
+        rows = [
+            {name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()}
+            for row in self._rows
+        ]
+        self._rows.clear()
+        if not rows or not trainer.is_global_zero:
+            return
+        header = self._header()
+        if header is None or any(name not in header for row in rows for name in row):
+            self._write([*(self._read() if header else []), *rows])
+            return
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, header, restval="").writerows(rows)
+
+    def _header(self) -> list[str] | None:
+        if not self.path.exists():
+            return None
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), None)
+
+    def _read(self) -> list[dict[str, Any]]:
+        with self.path.open(newline="") as file:
+            # A kill in the middle of an append leaves half a line; it has no step or too few values.
+            return [row for row in csv.DictReader(file) if row.get("step") and None not in row.values()]
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        names = sorted({name for row in rows for name in row} - {"epoch", "step", "train/loss"})
+        header = ["epoch", "step", "train/loss", *names]
+
+        def write(temporary: Path) -> None:
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, header, restval="")
+                writer.writeheader()
+                writer.writerows(rows)
+
+        write_atomically(self.path, write)

@@ -1,0 +1,34 @@
+"""``ssl-video``: one command, a few words."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# Each word's module has main(argv) -> exit code; a module is imported only when its word is said.
+COMMANDS = {
+    "train": ("ssl_video.cli.train", "pre-train a backbone (overrides as for train.py)"),
+    "evaluate": ("ssl_video.cli.evaluate", "measure a backbone (overrides as for evaluate.py)"),
+    "index": ("ssl_video.cli.index", "write the manifest of a folder of videos"),
+    "table": ("ssl_video.cli.table", "print the results below some folders as one table"),
+    "demo": ("ssl_video.cli.demo", "make data, pre-train, evaluate, draw: a few minutes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command named first and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: ssl-video COMMAND …\n")
+        print("\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()))
+        return 0 if words else 2
+    if words[0] not in COMMANDS:
+        print(f"ssl-video: there is no command {words[0]!r}; there are: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    sys.argv = [sys.argv[0], *words]
+    return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

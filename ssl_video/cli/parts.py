@@ -1,0 +1,165 @@
+"""Building the parts that training and evaluation share from a composed configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pydantic import Field
+
+from ssl_video.backbones.base import Backbone
+from ssl_video.callbacks.decode_failures import DecodeFailures
+from ssl_video.callbacks.metrics_csv import MetricsCSV
+from ssl_video.callbacks.progress import Progress
+from ssl_video.callbacks.save_checkpoint import SaveCheckpoint
+from ssl_video.data.datamodule import VideoDataModule
+from ssl_video.methods.base import SSLMethod
+from ssl_video.utils.checkpoint import AtomicCheckpointIO
+from ssl_video.utils.config import build, plain
+from ssl_video.utils.run import Job
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class TrainSettings:
+    """Types of ``train.yaml``'s own values."""
+
+    seed: Annotated[int, Field(ge=0)]
+    batch_size: Positive
+    checkpoint_every_steps: Positive
+    run_dir: str | None
+    resume: str | None
+    cache_dir: str | None
+
+
+class EvaluateSettings:
+    """Types of ``evaluate.yaml``'s own values."""
+
+    checkpoint: str
+    baselines: list[Literal["random"]]
+    num_frames: Positive
+    frame_stride: Positive
+    seed: Annotated[int, Field(ge=0)]
+    batch_size: Positive
+    run_dir: str | None
+    cache_dir: str | None
+    trusted_packages: list[str]
+
+
+# Arguments of a node's class that the program passes itself, so that the configuration need not have them.
+_DATA = ("sampler", "transform", "open_reader", "batch_size", "seed", "cache_dir")
+PROVIDED = {
+    "method": ("backbone", "optimizer", "scheduler", "seed"),
+    "dataset": _DATA,
+    "logger.tensorboard": ("save_dir",),
+    "logger.wandb": ("save_dir",),
+}
+
+
+def build_datamodule(config: DictConfig) -> VideoDataModule:
+    """The data set of a training job, indexed and split; input faults come out here, before anything heavy."""
+    datamodule: VideoDataModule = build(
+        config.dataset,
+        sampler=build(config.sampler),
+        transform=build(config.transform),
+        open_reader=build(config.reader),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        cache_dir=cache_dir(config.cache_dir),
+    )
+    datamodule.setup()
+    return datamodule
+
+
+def build_backbone(config: DictConfig) -> Backbone:
+    """The backbone, whose weights follow from the seed alone: training starts from what ``checkpoint=random`` asks."""
+    pl.seed_everything(config.seed, verbose=False)
+    backbone: Backbone = build(config.backbone)
+    # 3D convolutions take a third less time so, on a CPU as on a GPU's tensor cores.
+    return backbone.to(memory_format=torch.channels_last_3d)
+
+
+def share_cores(config: DictConfig) -> None:
+    """Leaves the decoding workers their cores: more threads than cores wait for each other in every operation."""
+    if config.trainer.accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        devices = config.trainer.devices if isinstance(config.trainer.devices, int) else 1
+        cores = (os.cpu_count() or 1) // max(devices, 1)
+        torch.set_num_threads(max(1, cores - config.dataset.num_workers))
+
+
+def build_method(config: DictConfig) -> SSLMethod:
+    """The method around its backbone."""
+    backbone = build_backbone(config)
+    method: SSLMethod = build(
+        config.method,
+        backbone=backbone,
+        optimizer=build(config.optimizer),
+        scheduler=build(config.scheduler),
+        seed=config.seed,
+    )
+    return method
+
+
+def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: VideoDataModule) -> pl.Trainer:
+    """Lightning's trainer with what every run has: metrics, checkpoints, progress, and a count of what failed."""
+    callbacks = [
+        MetricsCSV(run_dir / "metrics.csv"),
+        DecodeFailures(
+            run_dir / "decode_failures.csv",
+            max_share=datamodule.max_unreadable_share,
+            paths=datamodule.manifest.column("path"),
+        ),
+        SaveCheckpoint(
+            run_dir / "checkpoints",
+            every_steps=config.checkpoint_every_steps,
+            config=plain(config),
+            backbone_config=backbone_config(config, backbone_name=job.choices["backbone"]),
+        ),
+        Progress(),
+        *(build(node) for node in (config.callbacks or {}).values()),
+    ]
+    trainer: pl.Trainer = build(
+        config.trainer,
+        strategy=build(config.strategy) if "_target_" in config.strategy else config.strategy.name,
+        # Absolute: W&B writes from a process of its own, whose working directory may be another.
+        logger=[build(node, save_dir=str(run_dir.absolute())) for node in (config.logger or {}).values()] or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run_dir),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    return trainer
+
+
+def cache_dir(given: str | None) -> Path:
+    """Where manifests and made data are kept: never the data's own folder, which may be read-only."""
+    return Path(given) if given is not None else platformdirs.user_cache_path("ssl_video")
+
+
+def backbone_config(config: DictConfig, *, backbone_name: str) -> dict[str, Any]:
+    """What rebuilds a backbone and its input: kept beside its weights and in every checkpoint."""
+    return {
+        "name": backbone_name,
+        "backbone": plain(config.backbone),
+        "input_transform": plain(config.input_transform),
+        "num_frames": config.sampler.num_frames,
+        "frame_stride": config.sampler.frame_stride,
+    }
+
+
+def quiet() -> None:
+    """Silences what libraries say on every start and nobody can act on."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,96 @@
+"""What a training run writes about itself: at the start what is about to run, at the end what it took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytorch_lightning as pl
+import torch
+import wandb
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import WandbLogger
+
+from ssl_video.data.datamodule import VideoDataModule
+from ssl_video.utils.checkpoint import write_atomically
+from ssl_video.utils.config import plain
+from ssl_video.utils.run import Job, environment, peak_memory_bytes, read_record, write_config, write_json, write_text
+
+
+def describe_start(
+    config: DictConfig, job: Job, run_dir: Path, datamodule: VideoDataModule, *, checkpoint: Path | None
+) -> None:
+    """Fills the run's folder and says in a few lines what is about to run."""
+    counts = _counts(datamodule)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    previous = read_record(run_dir) if checkpoint is not None else {}
+    record = {"choices": job.choices, "overrides": job.overrides, **environment()}
+    record |= {"manifest_hash": datamodule.manifest.content_hash(), **counts, "finished": False}
+    write_config(run_dir / "config.yaml", plain(config))
+    write_json(run_dir / "run.json", record | {"seconds": previous.get("seconds", 0.0)})
+    used = datamodule.manifest.table.take(datamodule.train_rows())
+    write_atomically(run_dir / "videos.parquet", lambda temporary: pq.write_table(used, temporary))
+    if counts["missing"] + counts["undecodable"]:
+        _write_unreadable(run_dir / "unreadable_videos.tsv", datamodule)
+    print(_summary(config, job, datamodule, counts))
+    if checkpoint is not None:
+        print(f"Resuming from {checkpoint}")
+    if torch.cuda.is_available() and config.trainer.accelerator == "cpu":
+        print("A GPU is there but not used; trainer=gpu uses it.")
+
+
+def _counts(datamodule: VideoDataModule) -> dict[str, int]:
+    status = datamodule.manifest.column("status")
+    used = len(datamodule.train_rows())
+    return {
+        "videos": len(status),
+        "missing": sum(value == "missing" for value in status),
+        "undecodable": sum(value not in ("ok", "missing") for value in status),
+        "too_short": len(datamodule.too_short),
+        "used": used,
+    }
+
+
+def _summary(config: DictConfig, job: Job, datamodule: VideoDataModule, counts: dict[str, int]) -> str:
+    notes = {
+        "missing or unreadable, see unreadable_videos.tsv": counts["missing"] + counts["undecodable"],
+        f"shorter than {datamodule.sampler.min_frames} frames, left out": counts["too_short"],
+    }
+    told = "".join(f"; {number} {what}" for what, number in notes.items() if number)
+    sampler = datamodule.sampler
+    return (
+        f"{job.choices['method']} on {datamodule.name}: {counts['used']} of {counts['videos']} videos{told}\n"
+        f"batch {config.batch_size} videos x {sampler.num_views} clips of {sampler.num_frames} frames"
+    )
+
+
+def _write_unreadable(path: Path, datamodule: VideoDataModule) -> None:
+    status = datamodule.manifest.column("status")
+    bad = [row for row, value in enumerate(status) if value != "ok"]
+    rows = datamodule.manifest.table.select(["path", "status", "reason"]).take(bad).to_pylist()
+    write_text(path, "path\tstatus\treason\n" + "".join("\t".join(map(str, row.values())) + "\n" for row in rows))
+
+
+def close_loggers(trainer: pl.Trainer) -> None:
+    """Ends what Lightning leaves open: without it, the next job of a sweep would log into this job's W&B run."""
+    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers) and wandb.run is not None:
+        wandb.finish(exit_code=0 if trainer.state.finished else 1)
+
+
+def record_end(run_dir: Path, trainer: pl.Trainer, datamodule: VideoDataModule, *, seconds: float) -> None:
+    """Adds what only the end knows (the seconds of a resumed run add up) and says where the run lies."""
+    record: dict[str, Any] = read_record(run_dir)
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    frames = (
+        progress.total.processed * datamodule.batch_size * datamodule.sampler.num_views * datamodule.sampler.num_frames
+    )
+    record |= {
+        "finished": True,
+        "steps": trainer.global_step,
+        "seconds": round(record["seconds"] + seconds, 1),
+        "decoded_frames": frames * trainer.world_size,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    write_json(run_dir / "run.json", record)
+    print(f"\nRun folder: {run_dir}\nEvaluate it: python evaluate.py checkpoint={run_dir} evaluation=knn")

@@ -1,0 +1,61 @@
+"""``train.py`` and ``ssl-video train``: compose, check, build, fit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ssl_video.cli.launch import launch
+from ssl_video.cli.parts import (
+    PROVIDED,
+    TrainSettings,
+    build_datamodule,
+    build_method,
+    build_trainer,
+    quiet,
+    share_cores,
+)
+from ssl_video.cli.record import close_loggers, describe_start, record_end
+from ssl_video.cli.resume import checkpoint_of, complete_overrides, is_finished, resumed_folder
+from ssl_video.utils.run import Job, new_run_dir, refuse_existing
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pre-trains as the command line says; returns the exit code."""
+    quiet()
+    words = sys.argv[1:] if argv is None else argv
+    return launch("train", train, words, provided=PROVIDED, settings=TrainSettings, complete=complete_overrides)
+
+
+def train(config: DictConfig, job: Job) -> Path:
+    """Runs one training job and returns its folder."""
+    resumed = resumed_folder(config, job)
+    run_dir = resumed or new_run_dir(config.run_dir, job)
+    if resumed is None:
+        refuse_existing(run_dir)
+    share_cores(config)
+    method = build_method(config)
+    datamodule = build_datamodule(config)
+    method.check_batch(num_views=datamodule.sampler.num_views, num_frames=datamodule.sampler.num_frames)
+    datamodule.train_rows()
+    trainer = build_trainer(config, job, run_dir, datamodule)
+    checkpoint = checkpoint_of(config, resumed)
+    if checkpoint is not None and is_finished(checkpoint, method, trainer, datamodule):
+        print(f"{run_dir} is finished: nothing to do.")
+        return run_dir
+    if trainer.is_global_zero:
+        describe_start(config, job, run_dir, datamodule, checkpoint=checkpoint)
+    started = time.monotonic()
+    try:
+        trainer.fit(method, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
+    finally:
+        close_loggers(trainer)
+    if trainer.is_global_zero:
+        record_end(run_dir, trainer, datamodule, seconds=time.monotonic() - started)
+    return run_dir
