@@ -41,7 +41,7 @@ class MetricsCSV(pl.Callback):
             return  # gradients are still being accumulated
         self._last_step = trainer.global_step - 1
         values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        self._rows.append({"epoch": trainer.current_epoch, "step": self._last_step, **values})
+        self._rows.append({"epoch": batch.epoch, "step": self._last_step, **values})
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -23,6 +23,7 @@ from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.methods.base import SSLMethod
 from ssl_video.utils.checkpoint import AtomicCheckpointIO
 from ssl_video.utils.config import build, plain
+from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import Job
 
 Positive = Annotated[int, Field(gt=0)]
@@ -127,6 +128,9 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
     ]
     trainer: pl.Trainer = build(
         config.trainer,
+        # The data module's loader holds all epochs in one, so that its workers are never drained; see data/order.py.
+        max_steps=_total_steps(config, datamodule),
+        max_epochs=-1,
         strategy=build(config.strategy) if "_target_" in config.strategy else config.strategy.name,
         # Absolute: W&B writes from a process of its own, whose working directory may be another.
         logger=[build(node, save_dir=str(run_dir.absolute())) for node in (config.logger or {}).values()] or False,
@@ -139,6 +143,22 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
         use_distributed_sampler=False,
     )
     return trainer
+
+
+def _total_steps(config: DictConfig, datamodule: VideoDataModule) -> int:
+    """Optimizer steps of the run: the first of the limits that are set."""
+    limits = []
+    if config.trainer.max_steps > 0:
+        limits.append(config.trainer.max_steps)
+    if (config.trainer.max_epochs or 0) > 0:
+        steps_per_epoch = max(1, datamodule.batches_per_epoch // config.trainer.accumulate_grad_batches)
+        limits.append(config.trainer.max_epochs * steps_per_epoch)
+    if not limits:
+        raise InputError(
+            f"trainer.max_steps={config.trainer.max_steps} and trainer.max_epochs={config.trainer.max_epochs}: one of "
+            "them must be above 0 to end the run."
+        )
+    return int(min(limits))
 
 
 def cache_dir(given: str | None) -> Path:

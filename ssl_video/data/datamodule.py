@@ -92,7 +92,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.class_names: list[str] = []
         self.too_short: list[int] = []
         self._manifest: Manifest | None = None
-        self._resume: tuple[int, int] = (0, 0)
+        self._consumed_batches = 0
         self._train_rows: NDArray[np.int64] | None = None
 
     @property
@@ -174,11 +174,21 @@ class VideoDataModule(pl.LightningDataModule):
         return len(self.train_rows()) // (self.batch_size * world_size())
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled batches ``[B, V, C, T, H, W]``, going on where the checkpoint stopped."""
+        """Shuffled batches ``[B, V, C, T, H, W]`` of all epochs, going on where the checkpoint stopped."""
+        assert self.trainer is not None
+        return self.training_loader(self.trainer.max_steps * self.trainer.accumulate_grad_batches)
+
+    def training_loader(self, num_batches: int) -> DataLoader[Sample]:
+        """As ``train_dataloader``, for a run of so many batches on each device."""
         order = BatchOrder(
-            self.train_rows(), batch_size=self.batch_size, seed=self.seed, rank=rank(), world_size=world_size()
+            self.train_rows(),
+            batch_size=self.batch_size,
+            num_batches=num_batches,
+            first_batch=self._consumed_batches,
+            seed=self.seed,
+            rank=rank(),
+            world_size=world_size(),
         )
-        order.start_at(*self._resume)
         dataset = self._dataset(self.train_rows(), self.sampler, self.transform, unreadable="replace")
         return self._loader(dataset, order)
 
@@ -235,15 +245,15 @@ class VideoDataModule(pl.LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, batch and usable rows: the position is counted by the trainer, never by sampler or workers."""
+        """Batches consumed and usable rows: the position is counted by the trainer, never by sampler or workers."""
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         done: int = progress.current.processed
-        return {"epoch": self.trainer.current_epoch, "batch": done, "rows": torch.from_numpy(self.train_rows())}
+        return {"consumed_batches": done, "rows": torch.from_numpy(self.train_rows())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the batch after the last one that was processed."""
-        self._resume = (state_dict["epoch"], state_dict["batch"])
+        self._consumed_batches = state_dict["consumed_batches"]
         self.use_rows(state_dict["rows"].numpy())
 
 

@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from ssl_video.backbones.base import Backbone
 from ssl_video.data.batch import ClipBatch
 from ssl_video.optim.parameter_groups import decay_groups
-from ssl_video.utils.errors import InputError
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
@@ -75,15 +74,7 @@ class SSLMethod(pl.LightningModule, ABC):
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        trainer = self.trainer
-        limits = []
-        if trainer.max_steps > 0:
-            limits.append(trainer.max_steps)
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            limits.append(trainer.max_epochs * self.steps_per_epoch)
-        if not limits:
-            raise InputError("Neither trainer.max_steps nor trainer.max_epochs is above 0; one must end the run.")
-        return min(limits)
+        return self.trainer.max_steps
 
     @property
     def steps_per_epoch(self) -> int:

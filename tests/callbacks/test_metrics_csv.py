@@ -10,13 +10,13 @@ import torch
 
 from ssl_video.callbacks.metrics_csv import MetricsCSV
 
+BATCHES: Any = [SimpleNamespace(epoch=epoch) for epoch in range(3)]
 
-def trainer(step: int, *, epoch: int = 0, rank: int = 0, **metrics: float) -> Any:
+
+def trainer(step: int, *, rank: int = 0, **metrics: float) -> Any:
     """A trainer that has done `step` optimizer steps."""
     values = {f"train/{name}": torch.tensor(value) for name, value in metrics.items()}
-    return SimpleNamespace(
-        global_step=step, current_epoch=epoch, is_global_zero=rank == 0, callback_metrics=values | {"other": 1}
-    )
+    return SimpleNamespace(global_step=step, is_global_zero=rank == 0, callback_metrics=values | {"other": 1})
 
 
 def run(
@@ -26,8 +26,8 @@ def run(
     callback: Any = MetricsCSV(file)
     callback.on_train_start(trainer(steps.start), None)
     for step in steps:
-        now = trainer(step + 1, epoch=step // 3, loss=step + 0.5, **metrics)
-        callback.on_train_batch_end(now, None, None, None, 0)
+        now = trainer(step + 1, loss=step + 0.5, **metrics)
+        callback.on_train_batch_end(now, None, None, BATCHES[step // 3], 0)
         if step + 1 in save_at:
             callback.on_save_checkpoint(now, None, {})
     if end:
@@ -107,7 +107,7 @@ def test_accumulated_batches_are_one_row(tmp_path: Path) -> None:
     callback: Any = MetricsCSV(tmp_path / "metrics.csv")
     callback.on_train_start(trainer(0), None)
     for step in (0, 1, 1, 2):  # the optimizer steps after every second batch
-        callback.on_train_batch_end(trainer(step, loss=float(step)), None, None, None, 0)
+        callback.on_train_batch_end(trainer(step, loss=float(step)), None, None, BATCHES[0], 0)
     callback.on_train_end(trainer(2), None)
     assert steps_of(tmp_path / "metrics.csv") == [0, 1]
 
@@ -126,10 +126,10 @@ def test_a_value_that_appears_between_two_checkpoints_gets_a_column(tmp_path: Pa
     file = tmp_path / "metrics.csv"
     callback: Any = MetricsCSV(file)
     callback.on_train_start(trainer(0), None)
-    callback.on_train_batch_end(trainer(1, loss=0.5), None, None, None, 0)
+    callback.on_train_batch_end(trainer(1, loss=0.5), None, None, BATCHES[0], 0)
     callback.on_save_checkpoint(trainer(1), None, {})
-    callback.on_train_batch_end(trainer(2, loss=1.5), None, None, None, 0)
-    callback.on_train_batch_end(trainer(3, loss=2.5, accuracy=1.0), None, None, None, 0)
+    callback.on_train_batch_end(trainer(2, loss=1.5), None, None, BATCHES[0], 0)
+    callback.on_train_batch_end(trainer(3, loss=2.5, accuracy=1.0), None, None, BATCHES[0], 0)
     callback.on_train_end(trainer(3), None)
     assert [row.get("train/accuracy") for row in read(file)] == ["", "", "1.0"]
 
@@ -137,6 +137,6 @@ def test_a_value_that_appears_between_two_checkpoints_gets_a_column(tmp_path: Pa
 def test_only_the_first_rank_writes(tmp_path: Path) -> None:
     callback: Any = MetricsCSV(tmp_path / "metrics.csv")
     callback.on_train_start(trainer(0, rank=1), None)
-    callback.on_train_batch_end(trainer(1, rank=1, loss=1.0), None, None, None, 0)
+    callback.on_train_batch_end(trainer(1, rank=1, loss=1.0), None, None, BATCHES[0], 0)
     callback.on_train_end(trainer(1, rank=1), None)
     assert not list(tmp_path.iterdir())

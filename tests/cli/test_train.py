@@ -105,7 +105,7 @@ def test_a_control_resumed_from_another_position_differs(videos: Path, monkeypat
     original = VideoDataModule.load_state_dict
 
     def off_by_one(self: VideoDataModule, state: dict[str, Any]) -> None:
-        original(self, state | {"batch": state["batch"] - 1})
+        original(self, state | {"consumed_batches": state["consumed_batches"] - 1})
 
     monkeypatch.setattr(VideoDataModule, "load_state_dict", off_by_one)
     assert main(["resume=part"]) == 0
