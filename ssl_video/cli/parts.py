@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from pydantic import Field
 
 from ssl_video.backbones.base import Backbone
@@ -87,11 +87,22 @@ def build_backbone(config: DictConfig) -> Backbone:
     return backbone.to(memory_format=torch.channels_last_3d)
 
 
+def num_processes(config: DictConfig) -> int:
+    """Processes that a training job will have, before any of them is there."""
+    devices = config.trainer.devices
+    if isinstance(devices, int) and devices > 0:
+        per_node = devices
+    elif isinstance(devices, ListConfig):
+        per_node = len(devices)
+    else:  # "auto" or -1
+        per_node = torch.cuda.device_count() if config.trainer.accelerator == "gpu" else 1
+    return max(1, per_node) * int(config.trainer.num_nodes)
+
+
 def share_cores(config: DictConfig) -> None:
     """Leaves the decoding workers their cores: more threads than cores wait for each other in every operation."""
     if config.trainer.accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        devices = config.trainer.devices if isinstance(config.trainer.devices, int) else 1
-        cores = (os.cpu_count() or 1) // max(devices, 1)
+        cores = (os.cpu_count() or 1) // num_processes(config)
         torch.set_num_threads(max(1, cores - config.dataset.num_workers))
 
 
@@ -106,6 +117,16 @@ def build_method(config: DictConfig) -> SSLMethod:
         seed=config.seed,
     )
     return method
+
+
+def build_checked(config: DictConfig) -> tuple[SSLMethod, VideoDataModule]:
+    """Method and data of a training job that fit each other; what doesn't is refused here, before anything heavy."""
+    share_cores(config)
+    method = build_method(config)
+    datamodule = build_datamodule(config)
+    method.check_batch(num_views=datamodule.sampler.num_views, num_frames=datamodule.sampler.num_frames)
+    datamodule.check_enough(num_processes(config))
+    return method, datamodule
 
 
 def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: VideoDataModule) -> pl.Trainer:
@@ -151,7 +172,9 @@ def _total_steps(config: DictConfig, datamodule: VideoDataModule) -> int:
     if config.trainer.max_steps > 0:
         limits.append(config.trainer.max_steps)
     if (config.trainer.max_epochs or 0) > 0:
-        steps_per_epoch = max(1, datamodule.batches_per_epoch // config.trainer.accumulate_grad_batches)
+        steps_per_epoch = max(
+            1, datamodule.batches_per_epoch(num_processes(config)) // config.trainer.accumulate_grad_batches
+        )
         limits.append(config.trainer.max_epochs * steps_per_epoch)
     if not limits:
         raise InputError(

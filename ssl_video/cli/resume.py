@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_video.cli.parts import num_processes
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.methods.base import SSLMethod
 from ssl_video.utils.checkpoint import read_checkpoint
@@ -49,6 +50,19 @@ def _refuse_foreign_method(given: dict[str, str]) -> None:
         raise InputError(
             f"experiment={given['experiment']} is a claim about method={own}; with method={given['method']} its "
             "settings mean nothing. Leave one of the two out."
+        )
+
+
+def refuse_parallel_sweep(config: DictConfig, job: Job) -> None:
+    """A sweep's jobs run one after the other in one process, which cannot start other ranks twice.
+
+    Raises:
+        InputError: a sweep over jobs of several devices.
+    """
+    if job.sweep_dir is not None and num_processes(config) > 1:
+        raise InputError(
+            f"-m with trainer.devices={config.trainer.devices}: a local sweep runs on one device per job. Start each "
+            "job as a command of its own, or let a launcher start one process per device."
         )
 
 

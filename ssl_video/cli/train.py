@@ -10,17 +10,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ssl_video.cli.launch import launch
-from ssl_video.cli.parts import (
-    PROVIDED,
-    TrainSettings,
-    build_datamodule,
-    build_method,
-    build_trainer,
-    quiet,
-    share_cores,
-)
+from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, build_trainer, quiet
 from ssl_video.cli.record import close_loggers, describe_start, record_end
-from ssl_video.cli.resume import checkpoint_of, complete_overrides, is_finished, resumed_folder
+from ssl_video.cli.resume import checkpoint_of, complete_overrides, is_finished, refuse_parallel_sweep, resumed_folder
 from ssl_video.utils.run import Job, new_run_dir, refuse_existing
 
 
@@ -33,15 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: DictConfig, job: Job) -> Path:
     """Runs one training job and returns its folder."""
+    refuse_parallel_sweep(config, job)
     resumed = resumed_folder(config, job)
     run_dir = resumed or new_run_dir(config.run_dir, job)
     if resumed is None:
         refuse_existing(run_dir)
-    share_cores(config)
-    method = build_method(config)
-    datamodule = build_datamodule(config)
-    method.check_batch(num_views=datamodule.sampler.num_views, num_frames=datamodule.sampler.num_frames)
-    datamodule.train_rows()
+    method, datamodule = build_checked(config)
     trainer = build_trainer(config, job, run_dir, datamodule)
     checkpoint = checkpoint_of(config, resumed)
     if checkpoint is not None and is_finished(checkpoint, method, trainer, datamodule):

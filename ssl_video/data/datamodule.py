@@ -142,36 +142,40 @@ class VideoDataModule(pl.LightningDataModule):
         status = self.manifest.column("status")
         return np.array([row for row in self.splits[split] if status[row] == "ok"], dtype=np.int64)
 
-    def train_rows(self) -> NDArray[np.int64]:
-        """The rows of this run: readable, and long enough where the sampler's end policy is ``error``.
+    def check_enough(self, num_processes: int) -> None:
+        """Refuses a global batch that is larger than the training part.
 
         Raises:
-            InputError: fewer videos than one global batch.
+            InputError: names both and the way out.
         """
+        rows = self.train_rows()
+        if len(rows) >= self.batch_size * num_processes:
+            return
+        left_out = f" ({len(self.too_short)} are shorter than the {self.sampler.min_frames} frames that sampler needs)"
+        fitting = len(rows) // num_processes
+        raise InputError(
+            f"batch_size={self.batch_size} on {num_processes} device(s) is larger than the {len(rows)} usable training "
+            f"videos of {self.name}{left_out if self.too_short else ''}. "
+            + (f"Use batch_size={fitting} or less." if fitting else "Give longer videos, or shorter clips.")
+        )
+
+    def train_rows(self) -> NDArray[np.int64]:
+        """The rows of this run: readable, and long enough where the sampler's end policy is ``error``."""
         if self._train_rows is None:
             readable = self.readable_rows("train")
             if self.sampler.end_policy == "error":
                 frames = {int(row): self.manifest.segment(int(row)).num_frames for row in readable}
                 self.too_short = [row for row, number in frames.items() if number < self.sampler.min_frames]
-            rows = np.setdiff1d(readable, self.too_short)
-            if len(rows) < self.batch_size * world_size():
-                raise InputError(
-                    f"batch_size={self.batch_size} on {world_size()} device(s) is larger than the {len(rows)} usable "
-                    f"training videos of {self.name} ({len(self.too_short)} are shorter than the "
-                    f"{self.sampler.min_frames} frames that sampler needs and are left out). "
-                    f"Use batch_size={max(1, len(rows) // world_size())} or less, or shorter clips."
-                )
-            self._train_rows = rows
+            self._train_rows = np.setdiff1d(readable, np.array(self.too_short, dtype=np.int64))
         return self._train_rows
 
     def use_rows(self, rows: NDArray[np.int64]) -> None:
         """Takes the list of usable rows from a run that is resumed, whatever the quarantine says now."""
         self._train_rows = rows
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches of one epoch on each device."""
-        return len(self.train_rows()) // (self.batch_size * world_size())
+    def batches_per_epoch(self, num_processes: int) -> int:
+        """Batches of one epoch on each of so many devices."""
+        return len(self.train_rows()) // (self.batch_size * num_processes)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled batches ``[B, V, C, T, H, W]`` of all epochs, going on where the checkpoint stopped."""

@@ -80,7 +80,7 @@ class SSLMethod(pl.LightningModule, ABC):
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        batches: int = datamodule.batches_per_epoch
+        batches: int = datamodule.batches_per_epoch(self.trainer.world_size)
         return max(1, batches // self.trainer.accumulate_grad_batches)
 
     def configure_optimizers(self) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from ssl_video.cli.train import main
 from ssl_video.utils.checkpoint import read_backbone, read_checkpoint
-from support.folders import SMALL, labelled_folder, read_metrics
+from support.folders import SMALL, labelled_folder, read_metrics, run_command
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,22 @@ def test_tensorboard_is_written(videos: Path) -> None:
     assert main(command(videos, "trainer.max_steps=2", "run_dir=a", "logger=tensorboard")) == 0
     assert list(Path("a").rglob("events.out.tfevents.*"))
     assert len(read_metrics(Path("a"))) == 2
+
+
+def test_a_local_sweep_over_several_devices_is_refused(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", *command(videos, "trainer.max_steps=1", "trainer.devices=2", "seed=0,1")]) == 1
+    assert "a local sweep runs on one device per job" in capsys.readouterr().err
+    assert not list(Path().rglob("last.ckpt"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_run(videos: Path) -> None:
+    """Started as a user does: the ranks share one folder, one metrics.csv and one number of steps per epoch."""
+    arguments = command(videos, "trainer.max_epochs=2", "run_dir=a", "strategy=ddp_cpu", "trainer.devices=2")
+    code, printed = run_command("train.py", arguments, folder=Path())
+    assert code == 0, printed
+    rows = read_metrics(Path("a"))
+    assert [int(row["step"]) for row in rows] == [0, 1]  # 15 videos are one global batch of 8 an epoch
+    assert [int(row["epoch"]) for row in rows] == [0, 1]
+    state = weights("a")
+    assert int(state["queue.pushed"]) == 2 * 8 * 2

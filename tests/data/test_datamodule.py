@@ -51,7 +51,7 @@ def module(root: Path, cache: Path, **changes: Any) -> VideoDataModule:
 
 
 def batches(datamodule: VideoDataModule, epochs: int) -> list[ClipBatch]:
-    return list(datamodule.training_loader(epochs * datamodule.batches_per_epoch))  # type: ignore[arg-type]
+    return list(datamodule.training_loader(epochs * datamodule.batches_per_epoch(1)))  # type: ignore[arg-type]
 
 
 def same(a: ClipBatch, b: ClipBatch) -> bool:
@@ -122,7 +122,7 @@ def test_too_short_videos_are_left_out_and_counted(videos: Path, cache: Path) ->
 
 def test_batch_larger_than_the_data_is_refused(videos: Path, cache: Path) -> None:
     with pytest.raises(InputError, match=r"batch_size=12 .* larger than the 11 usable .* Use batch_size=11 or less"):
-        module(videos, cache, batch_size=12).train_rows()
+        module(videos, cache, batch_size=12).check_enough(1)
 
 
 class FailingReader(DecordReader):

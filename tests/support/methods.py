@@ -40,7 +40,8 @@ def attach(method: SSLMethod, *, total_steps: int = 100, global_step: int = 0) -
         max_steps=total_steps,
         max_epochs=-1,
         accumulate_grad_batches=1,
-        datamodule=SimpleNamespace(batches_per_epoch=10),
+        world_size=1,
+        datamodule=SimpleNamespace(batches_per_epoch=lambda processes: 10),
     )
     method._trainer = trainer
 
