@@ -25,6 +25,7 @@ VIDEO_ENDINGS = frozenset(
     )
 )
 MISSING = "missing"
+PROBE_VERSION = 1  # to be raised when the same file may be described in another way
 SECONDS_BETWEEN_LINES = 30.0
 PROBED_COLUMNS = (
     *("num_frames", "fps", "width", "height", "rotation", "codec", "keyframe_spacing"),

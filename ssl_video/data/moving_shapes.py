@@ -451,7 +451,7 @@ def plan(*, num_videos: int, motions: Sequence[str] = MOTIONS, test_fraction: fl
         motion, appearance = motions[cell % len(motions)], APPEARANCES[cell // len(motions) % len(APPEARANCES)]
         # Rounds of all pairs go to test at evenly spread places.
         # Where a round is incomplete its videos are split like the others of their round.
-        turn = cell // pairs
+        turn = cell // pairs if num_videos * test_fraction >= pairs else cell  # too few to balance: by video
         test = math.floor((turn + 1) * test_fraction + 1e-9) > math.floor(turn * test_fraction + 1e-9)
         rows.append(_Row(number, motion, appearance, "test" if test else "train"))
     return rows

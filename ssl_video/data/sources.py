@@ -15,7 +15,7 @@ from pathlib import Path
 from ssl_video.data.annotations.annotated_video import AnnotatedVideo
 from ssl_video.data.annotations.hmdb51 import read_hmdb51
 from ssl_video.data.annotations.ucf101 import read_ucf101
-from ssl_video.data.index import index_annotated, index_folder
+from ssl_video.data.index import PROBE_VERSION, index_annotated, index_folder
 from ssl_video.data.manifest import Manifest
 from ssl_video.data.moving_shapes import make_moving_shapes
 from ssl_video.utils.errors import InputError
@@ -151,7 +151,8 @@ def _no_labels(labels: Path | None, name: str) -> None:
 
 
 def _cached(index: Callable[[Manifest | None], Manifest], root: Path, cache_dir: Path, *, key: str) -> Manifest:
-    path = cache_dir / "manifests" / f"{_digest(f'{root.resolve()} {key}')}.parquet"
+    # Another version may look into files in another way, and must not take an older one's word.
+    path = cache_dir / "manifests" / f"{_digest(f'{root.resolve()} {key} {PROBE_VERSION}')}.parquet"
     previous = Manifest.open(path, root=root, cache_dir=cache_dir) if path.is_file() else None
     manifest = index(previous)
     if previous is None or manifest.table != previous.table:

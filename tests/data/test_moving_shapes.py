@@ -149,6 +149,12 @@ def test_labels_and_split_are_independent(num_videos: int) -> None:
     assert rows == plan(num_videos=num_videos) != plan(num_videos=num_videos, seed=1)
 
 
+def test_few_videos_have_a_test_part_too() -> None:
+    """Fewer than balance every pair of labels are split video by video."""
+    rows = plan(num_videos=80)
+    assert sum(row.split == "test" for row in rows) == 16
+
+
 def _grey(frames: np.ndarray) -> np.ndarray:
     """[N,T,H,W,3] to [N,T,H/4*W/4], block means of the luminance."""
     n, t, h, w, _ = frames.shape
