@@ -16,6 +16,7 @@ from pydantic import Field
 
 from ssl_video.backbones.base import Backbone
 from ssl_video.callbacks.decode_failures import DecodeFailures
+from ssl_video.callbacks.interrupt import Interrupt
 from ssl_video.callbacks.metrics_csv import MetricsCSV
 from ssl_video.callbacks.progress import Progress
 from ssl_video.callbacks.save_checkpoint import SaveCheckpoint
@@ -145,6 +146,7 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
             backbone_config=backbone_config(config, backbone_name=job.choices["backbone"]),
         ),
         Progress(),
+        Interrupt(),
         *(build(node) for node in (config.callbacks or {}).values()),
     ]
     trainer: pl.Trainer = build(

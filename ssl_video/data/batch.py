@@ -26,6 +26,7 @@ class Sample:
         indices: ``[V, T]`` int64, frame numbers within the segment, chronological inside a clip.
         label: class index, -1 where there is none.
         row: row of the manifest that was read.
+        video: number of its video; the segments of one video share it.
         epoch: epoch the sample belongs to.
         position: place of the sample in the epoch.
         failures: the videos that failed on the way to this sample.
@@ -35,6 +36,7 @@ class Sample:
     indices: Tensor
     label: int
     row: int
+    video: int
     epoch: int
     position: int
     failures: tuple[Failure, ...] = ()
@@ -49,6 +51,7 @@ class ClipBatch:
         indices: ``[B, V, T]`` int64, the frames' true times whatever a method does with the clips afterwards.
         labels: ``[B]`` int64, -1 where a video has none.
         rows: ``[B]`` int64, rows of the manifest.
+        videos: ``[B]`` int64, numbers of the videos; segments of one video share it and are not each other's negatives.
         positions: ``[B]`` int64, places in the epoch.
         epoch: the epoch all samples belong to.
         failures: videos that could not be read while the batch was made.
@@ -58,6 +61,7 @@ class ClipBatch:
     indices: Tensor
     labels: Tensor
     rows: Tensor
+    videos: Tensor
     positions: Tensor
     epoch: int = 0
     failures: tuple[Failure, ...] = field(default=())
@@ -83,7 +87,7 @@ class ClipBatch:
         return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
 
 
-_TENSORS = ("clips", "indices", "labels", "rows", "positions")
+_TENSORS = ("clips", "indices", "labels", "rows", "videos", "positions")
 
 
 def collate(samples: Sequence[Sample]) -> ClipBatch:
@@ -97,6 +101,7 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
             indices=torch.empty(0, 0, 0, dtype=torch.int64),
             labels=empty,
             rows=empty,
+            videos=empty,
             positions=empty,
             failures=failures,
         )
@@ -105,6 +110,7 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         indices=torch.stack([sample.indices for sample in readable]),
         labels=torch.tensor([sample.label for sample in readable]),
         rows=torch.tensor([sample.row for sample in readable]),
+        videos=torch.tensor([sample.video for sample in readable]),
         positions=torch.tensor([sample.position for sample in readable]),
         epoch=readable[0].epoch,
         failures=failures,

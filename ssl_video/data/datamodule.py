@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,6 +115,7 @@ class VideoDataModule(pl.LightningDataModule):
         self._refuse_unreadable(manifest)
         self.label = self.label or next(iter(manifest.label_columns), None)
         self.labels, self.class_names = class_indices(manifest, self.label)
+        self.videos = np.unique(manifest.column("video_id"), return_inverse=True)[1].astype(np.int64)
         self.splits = split_rows(
             manifest,
             label=self.label,
@@ -226,6 +228,7 @@ class VideoDataModule(pl.LightningDataModule):
             self.manifest,
             rows=rows,
             labels=self.labels,
+            videos=self.videos,
             sampler=sampler,
             transform=transform,
             open_reader=self.open_reader,
@@ -241,7 +244,7 @@ class VideoDataModule(pl.LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_prepare_worker,
         )
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
@@ -261,6 +264,8 @@ class VideoDataModule(pl.LightningDataModule):
         self.use_rows(state_dict["rows"].numpy())
 
 
-def _one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
     # Workers share the cores with the main process; a thread pool each would fight over them.
     torch.set_num_threads(1)
+    # A terminal sends Ctrl-C to all processes; the main one ends its workers when it is done with the step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

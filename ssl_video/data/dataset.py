@@ -56,6 +56,7 @@ class VideoDataset(Dataset[Sample]):
         manifest: the videos.
         rows: usable rows; a replacement for an unreadable video is drawn from these.
         labels: ``[len(manifest)]`` class indices, -1 where there is none.
+        videos: ``[len(manifest)]`` number of each row's video.
         sampler: chooses the frames.
         transform: makes the clips from the frames.
         open_reader: opens a file for reading frames.
@@ -71,6 +72,7 @@ class VideoDataset(Dataset[Sample]):
         *,
         rows: NDArray[np.int64],
         labels: NDArray[np.int64],
+        videos: NDArray[np.int64],
         sampler: ClipSampler,
         transform: ClipTransform,
         open_reader: ReaderFactory,
@@ -81,6 +83,7 @@ class VideoDataset(Dataset[Sample]):
         self.manifest = manifest
         self.rows = rows
         self.labels = labels
+        self.videos = videos
         self.sampler = sampler
         self.transform = transform
         self.open_reader = open_reader
@@ -102,7 +105,16 @@ class VideoDataset(Dataset[Sample]):
                 if self.unreadable == "report":
                     return self._without_clips(key, failures)
                 continue
-            return Sample(clips, indices, int(self.labels[row]), row, key.epoch, key.position, failures=tuple(failures))
+            return Sample(
+                clips=clips,
+                indices=indices,
+                label=int(self.labels[row]),
+                row=row,
+                video=int(self.videos[row]),
+                epoch=key.epoch,
+                position=key.position,
+                failures=tuple(failures),
+            )
         named = "; ".join(f"{self.manifest.segment(f.row).path}: {f.reason}" for f in failures)
         raise RuntimeError(
             f"{self.attempts} videos in a row could not be read at epoch {key.epoch}, position {key.position}; the "
@@ -115,7 +127,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _without_clips(self, key: SampleKey, failures: Sequence[Failure]) -> Sample:
         nothing = torch.empty(0, 0, dtype=torch.int64)
-        return Sample(None, nothing, -1, key.row, key.epoch, key.position, failures=tuple(failures))
+        return Sample(None, nothing, -1, key.row, int(self.videos[key.row]), key.epoch, key.position, tuple(failures))
 
     def _read(self, row: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         segment = self.manifest.segment(row)

@@ -13,7 +13,7 @@ from ssl_video.metrics.knn import knn_scores
 class KNN:
     """Weighted vote of the k nearest train videos, by the cosine of the mean features over the clips.
 
-    The weighting of Wu et al. (CVPR 2018, arXiv 1805.01978). Where the train part has fewer than k videos all of them
+    The weighting of Wu et al. (CVPR 2018, arXiv 1805.01978). No more than the mean number of train videos per class
     vote; the settings hold the k used and the k asked. A class without a vote is never a hit, also not in the top 5.
 
     Args:
@@ -42,7 +42,8 @@ class KNN:
             InputError: an empty part, or videos without a label.
         """
         check_labelled(train, test, num_classes=num_classes)
-        k = min(self.k, len(train))
+        # Neighbours beyond the size of a class are of other classes, however good the features are.
+        k = max(1, min(self.k, len(train) // max(1, len(train.labels.unique()))))
         votes = knn_scores(
             test.video_features(),
             train.video_features(),

@@ -14,6 +14,7 @@ def info_nce_queue(
     *,
     temperature: float,
     multi_positive: Literal["sum_in_log", "mean_of_ce"] = "mean_of_ce",
+    excluded: Tensor | None = None,
 ) -> Tensor:
     """Contrast each query with its ``P`` positive keys and the queue's ``K`` negatives.
 
@@ -31,6 +32,7 @@ def info_nce_queue(
         queue: ``[K, D]``, the same for all queries.
         temperature: α.
         multi_positive: how several positives count.
+        excluded: bool ``[N, K]``, rows of the queue that are no negatives of a query (keys of its own video).
 
     Returns:
         The mean loss, a scalar.
@@ -46,7 +48,10 @@ def info_nce_queue(
     precision = torch.promote_types(query.dtype, torch.float32)
     positives = torch.einsum("nd,npd->np", query, keys).to(precision) / temperature
     # All P keys of a query meet the same negatives, so their sum is made once and no [N, P, K] is ever held.
-    negatives = torch.logsumexp((query @ queue.T).to(precision) / temperature, dim=1, keepdim=True)
+    similarities = (query @ queue.T).to(precision) / temperature
+    if excluded is not None:
+        similarities = similarities.masked_fill(excluded, -torch.inf)
+    negatives = torch.logsumexp(similarities, dim=1, keepdim=True)
     if multi_positive == "sum_in_log":
         positives = torch.logsumexp(positives, dim=1, keepdim=True)
     elif multi_positive != "mean_of_ce":

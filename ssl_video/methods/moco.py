@@ -33,7 +33,9 @@ class MoCo(SSLMethod):
 
     Differs from the reference: keys are gathered over ranks before they are enqueued, as in image MoCo (the released
     video code enqueues one rank's); losses are averaged over the ρ queries, as the paper writes it (the released code
-    sums their gradients, so that its learning rate grows with ρ); the queue may have any length.
+    sums their gradients, so that its learning rate grows with ρ); the queue may have any length; keys of the query's
+    own video that are still in the queue are left out of its negatives (in Kinetics there are next to none, in a small
+    data set they would be most of what it must be unlike).
 
     Args:
         hidden_features: width of the projector's hidden layers.
@@ -108,6 +110,8 @@ class MoCo(SSLMethod):
         self.key_encoder.step(self.query_encoder, step=self.global_step, total_steps=self.total_steps)
         # Each view is its own forward pass, as in the released code: batch statistics never mix a query with its key.
         keys = [self._encode_keys(clips, view) for view, clips in enumerate(views)]
+        # In a small data set the queue holds keys of the query's own video: they are no negatives.
+        own = batch.videos[:, None] == self.queue.owners
         loss = torch.stack(
             [
                 info_nce_queue(
@@ -116,11 +120,13 @@ class MoCo(SSLMethod):
                     self.queue.features,
                     temperature=self.temperature,
                     multi_positive=self.multi_positive,
+                    excluded=own,
                 )
                 for view, query in enumerate(queries)
             ]
         ).mean()
-        self.queue.push(gather(torch.cat(keys if self.symmetric else keys[1:])))
+        enqueued = keys if self.symmetric else keys[1:]
+        self.queue.push(gather(torch.cat(enqueued)), gather(batch.videos.repeat(len(enqueued))))
         return {"info_nce": loss}
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ class FeatureQueue(nn.Module):
     """
 
     features: Tensor
+    owners: Tensor
     pointer: Tensor
     pushed: Tensor
 
@@ -28,6 +29,9 @@ class FeatureQueue(nn.Module):
             raise ValueError(f"length={length} and dim={dim} must be at least 1; MoCo uses 65536 and 128.")
         bound = math.sqrt(3.0 / dim)
         self.register_buffer("features", torch.empty(length, dim).uniform_(-bound, bound))
+        self.register_buffer(
+            "owners", torch.full((length,), -1)
+        )  # number of the video each row came from, -1 for noise
         self.register_buffer("pointer", torch.tensor(0))  # the row that is written next
         self.register_buffer("pushed", torch.tensor(0))  # rows pushed since the start
 
@@ -37,15 +41,19 @@ class FeatureQueue(nn.Module):
         return int(self.pushed) >= len(self.features)
 
     @torch.no_grad()
-    def push(self, features: Tensor) -> None:
-        """Write ``[n, D]`` in order, for any ``n``; of more than ``K`` rows the last ``K`` stay."""
+    def push(self, features: Tensor, owners: Tensor) -> None:
+        """Write ``[n, D]`` and their videos' numbers ``[n]`` in order, for any ``n``; of more than ``K`` the last stay."""
         length, dim = self.features.shape
-        if features.ndim != 2 or features.shape[1] != dim:
-            raise ValueError(f"Features of shape {list(features.shape)} were pushed; the queue takes [n, {dim}].")
+        if features.ndim != 2 or features.shape[1] != dim or owners.shape != features.shape[:1]:
+            raise ValueError(
+                f"Features of shape {list(features.shape)} were pushed with owners {list(owners.shape)}; the queue takes "
+                f"[n, {dim}] and [n]."
+            )
         newest = features[-length:].to(self.features.dtype)
         skipped = len(features) - len(newest)
         rows = (self.pointer + skipped + torch.arange(len(newest), device=features.device)) % length
         # A new tensor, not a write in place: backward still needs the content that the loss of this step has seen.
         self.features = self.features.index_copy(0, rows, newest)
+        self.owners = self.owners.index_copy(0, rows, owners[-length:])
         self.pointer = (self.pointer + len(features)) % length
         self.pushed = self.pushed + len(features)

@@ -15,7 +15,7 @@ PATHS = ["a.mp4", "folder, with comma/b.mp4", "c.mp4"]
 
 def batch(size: int, *failures: Failure) -> ClipBatch:
     rows = torch.arange(size)
-    return ClipBatch(torch.zeros(size, 1, 3, 1, 2, 2), rows[:, None, None], rows, rows, rows, failures=failures)
+    return ClipBatch(torch.zeros(size, 1, 3, 1, 2, 2), rows[:, None, None], rows, rows, rows, rows, failures=failures)
 
 
 def build(

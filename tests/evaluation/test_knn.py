@@ -27,9 +27,9 @@ def test_labels_without_meaning_stay_at_chance() -> None:
     assert abs(top1 - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 600)
 
 
-def test_k_is_clipped_to_the_train_part_and_both_are_recorded() -> None:
+def test_k_is_at_most_the_size_of_a_class_and_both_are_recorded() -> None:
     settings = KNN(k=20)(feature_set([0, 1, 1]), feature_set([0]), num_classes=2).settings
-    assert (settings["k"], settings["k_asked"]) == (3, 20)
+    assert (settings["k"], settings["k_asked"]) == (1, 20)
 
 
 def test_class_without_a_neighbour_is_no_hit_in_the_top_5() -> None:

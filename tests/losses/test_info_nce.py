@@ -154,3 +154,11 @@ def test_wrong_input_is_refused():
         info_nce_queue(query, keys.squeeze(1), queue, temperature=0.1)
     with pytest.raises(ValueError, match="'mean'"):
         info_nce_queue(query, keys, queue, temperature=0.1, multi_positive="mean")
+
+
+def test_excluded_rows_are_no_negatives():
+    query, keys, queue = unit(3, 4), unit(3, 1, 4), unit(5, 4)
+    excluded = torch.zeros(3, 5, dtype=torch.bool)
+    excluded[:, 3:] = True
+    expected = info_nce_queue(query, keys, queue[:3], temperature=0.2)
+    torch.testing.assert_close(info_nce_queue(query, keys, queue, temperature=0.2, excluded=excluded), expected)

@@ -1,12 +1,12 @@
 """MoCo's order of operations, its queue, and its equality across ranks."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from ssl_video.data.batch import ClipBatch
 from ssl_video.methods.moco import MoCo
 from ssl_video.utils.distributed import rank, world_size
 from support.gloo import run_in_two_processes
@@ -30,7 +30,7 @@ def test_symmetric_loss_is_the_mean_of_both_directions() -> None:
         if not symmetric:
             other, _ = build_moco("method.symmetric=false", "method.shuffle_bn=false")
             other.eval()
-            swapped = ClipBatch(batch.clips.flip(1), batch.indices, batch.labels, batch.rows, batch.positions)
+            swapped = replace(batch, clips=batch.clips.flip(1))
             batch_loss["swapped"] = other.losses(swapped)["info_nce"]
     mean = (batch_loss[False] + batch_loss["swapped"]) / 2
     torch.testing.assert_close(batch_loss[True], mean)
@@ -49,6 +49,24 @@ def test_keys_are_enqueued_after_the_logits_and_all_of_them() -> None:
     again, _ = build_moco()
     again.eval()
     torch.testing.assert_close(again.losses(batch)["info_nce"], expected)  # the old queue: pushing changed nothing
+
+
+def test_keys_of_the_own_video_are_no_negatives() -> None:
+    """A queue full of the batch's own keys leaves each query the others' only."""
+    method, config = build_moco("method.shuffle_bn=false", "method.momentum=1.0", "method.queue_length=8")
+    method.eval()
+    batch = random_batch(config, batch_size=4)
+    method.losses(batch)  # the queue now holds both keys of the four videos
+    attach(method, global_step=1)
+    loss = method.losses(batch)["info_nce"]
+    keys = [normalize(method.key_encoder(clips), dim=1) for clips in batch.clips.unbind(1)]
+    expected = []
+    for query, key in (keys, keys[::-1]):  # momentum 1: the key encoder is the query encoder as it began
+        for video in range(4):
+            others = torch.cat([k[[v for v in range(4) if v != video]] for k in keys])
+            logits = torch.cat([(query[video] @ key[video]).reshape(1), others @ query[video]]) / method.temperature
+            expected.append(-logits.log_softmax(dim=0)[0])
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
 
 
 def test_key_encoder_moves_before_the_keys_are_made() -> None:
@@ -88,9 +106,7 @@ def test_loss_does_not_depend_on_the_order_of_the_batch() -> None:
         method.eval()
         batch = random_batch(config)
         clips = batch.clips.flip(0) if flipped else batch.clips
-        losses.append(
-            method.losses(ClipBatch(clips, batch.indices, batch.labels, batch.rows, batch.positions))["info_nce"]
-        )
+        losses.append(method.losses(replace(batch, clips=clips))["info_nce"])
     torch.testing.assert_close(losses[0], losses[1])
 
 
@@ -121,9 +137,8 @@ def _loss_and_gradient(batch_norm_eval: bool) -> tuple[float, torch.Tensor, torc
         method.eval()
     batch = random_batch(config, batch_size=8)
     share = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
-    own = ClipBatch(
-        batch.clips[share], batch.indices[share], batch.labels[share], batch.rows[share], batch.positions[share]
-    )
+    names = ("clips", "indices", "labels", "rows", "videos", "positions")
+    own = replace(batch, **{name: getattr(batch, name)[share] for name in names})
     loss = method.losses(own)["info_nce"]
     loss.backward()
     gradient = torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])

@@ -78,6 +78,7 @@ def _batch(clips: torch.Tensor) -> ClipBatch:
         torch.full((videos,), -1),
         torch.arange(videos),
         torch.arange(videos),
+        torch.arange(videos),
     )
 
 

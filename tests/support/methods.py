@@ -55,5 +55,6 @@ def random_batch(config: DictConfig, *, batch_size: int = 4, size: int = 32, see
         indices=torch.arange(frames).expand(batch_size, views, frames),
         labels=torch.full((batch_size,), -1),
         rows=torch.arange(batch_size),
+        videos=torch.arange(batch_size) + 1000 * seed,
         positions=torch.arange(batch_size),
     )
