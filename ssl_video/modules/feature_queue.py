@@ -42,12 +42,12 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, features: Tensor, owners: Tensor) -> None:
-        """Write ``[n, D]`` and their videos' numbers ``[n]`` in order, for any ``n``; of more than ``K`` the last stay."""
+        """Write ``[n, D]`` and their videos' numbers ``[n]`` in order, for any ``n``; the last ``K`` stay."""
         length, dim = self.features.shape
         if features.ndim != 2 or features.shape[1] != dim or owners.shape != features.shape[:1]:
             raise ValueError(
-                f"Features of shape {list(features.shape)} were pushed with owners {list(owners.shape)}; the queue takes "
-                f"[n, {dim}] and [n]."
+                f"Features of shape {list(features.shape)} were pushed with owners {list(owners.shape)}; the queue "
+                f"takes [n, {dim}] and [n]."
             )
         newest = features[-length:].to(self.features.dtype)
         skipped = len(features) - len(newest)
