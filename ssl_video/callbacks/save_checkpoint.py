@@ -11,6 +11,13 @@ import pytorch_lightning as pl
 from ssl_video.utils.checkpoint import save_backbone
 
 
+def raise_fault(trainer: pl.Trainer) -> None:
+    """Raises what kept the checkpoint from being written, now that all ranks are past it."""
+    fault = getattr(trainer.strategy.checkpoint_io, "fault", None)
+    if fault is not None:
+        raise fault
+
+
 class SaveCheckpoint(pl.Callback):
     """Writes the whole state and the backbone, at the end of a step only, so that both are of one step.
 
@@ -45,6 +52,7 @@ class SaveCheckpoint(pl.Callback):
         self._saved_step = step
         try:
             trainer.save_checkpoint(self.folder / "last.ckpt")
+            raise_fault(trainer)
             if trainer.is_global_zero:
                 state: Any = pl_module.backbone
                 save_backbone(self.folder / "backbone.safetensors", state.state_dict(), config=self.backbone_config)

@@ -86,7 +86,10 @@ def format_table(table: dict[str, dict[str, list[float]]], *, seeds: int) -> str
         f"{'backbone':<12}" + "".join(f"  {column:>{width}}" for column in columns),
     ]
     for row, cells in table.items():
-        texts = [f"{100 * np.mean(v):.1f}" + (f" ± {100 * np.std(v):.1f}" if seeds > 1 else "") for v in cells.values()]
+        texts = [
+            f"{100 * np.mean(v):.1f}" + (f" ± {100 * np.std(v, ddof=1):.1f}" if seeds > 1 else "")
+            for v in cells.values()
+        ]
         lines.append(f"{row:<12}" + "".join(f"  {text:>{width}}" for text in texts))
     return "\n".join(lines)
 

@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 
 from ssl_video.utils.conf_path import conf_dir
 from ssl_video.utils.config import compose_checked, expand_sweep, register
-from ssl_video.utils.errors import InputError
+from ssl_video.utils.errors import InputError, Terminated
 from ssl_video.utils.run import RUN_DIR_VARIABLE, Job
 
-DONE, FAULT, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAULT, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 @dataclass
@@ -112,6 +112,9 @@ def _guarded(job: Callable[[DictConfig, Job], Any], config: DictConfig, current:
     except KeyboardInterrupt:
         print("Interrupted. The last checkpoint can be resumed: resume=RUN_FOLDER.", file=sys.stderr)
         return INTERRUPTED, "interrupted"
+    except Terminated:
+        print("Terminated. The last checkpoint can be resumed: resume=RUN_FOLDER.", file=sys.stderr)
+        return TERMINATED, "terminated"
     except Exception as fault:
         traceback.print_exc()
         return FAULT, f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}"

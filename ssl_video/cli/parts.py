@@ -197,6 +197,9 @@ def backbone_config(config: DictConfig, *, backbone_name: str) -> dict[str, Any]
         "name": backbone_name,
         "backbone": plain(config.backbone),
         "input_transform": plain(config.input_transform),
+        "reader": plain(config.reader),
+        "seed": config.seed,
+        "cache_dir": config.cache_dir,
         "num_frames": config.sampler.num_frames,
         "frame_stride": config.sampler.frame_stride,
     }

@@ -11,6 +11,7 @@ import torch
 import wandb
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.trainer.states import TrainerStatus
 
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.utils.checkpoint import write_atomically
@@ -25,7 +26,7 @@ def describe_start(
     counts = _counts(datamodule)
     run_dir.mkdir(parents=True, exist_ok=True)
     previous = read_record(run_dir) if checkpoint is not None else {}
-    record = {"choices": job.choices, "overrides": job.overrides, **environment()}
+    record = {"choices": job.choices, "overrides": job.overrides, **environment(config.trainer.accelerator)}
     record |= {"manifest_hash": datamodule.manifest.content_hash(), **counts, "finished": False}
     write_config(run_dir / "config.yaml", plain(config))
     write_json(run_dir / "run.json", record | {"seconds": previous.get("seconds", 0.0)})
@@ -55,7 +56,8 @@ def _counts(datamodule: VideoDataModule) -> dict[str, int]:
 def _summary(config: DictConfig, job: Job, datamodule: VideoDataModule, counts: dict[str, int]) -> str:
     notes = {
         "missing or unreadable, see unreadable_videos.tsv": counts["missing"] + counts["undecodable"],
-        f"shorter than {datamodule.sampler.min_frames} frames, left out": counts["too_short"],
+        f"shorter than {datamodule.sampler.min_frames} frames, {_short_videos(datamodule)}": counts["too_short"],
+        "files not in the CSV, left out": datamodule.manifest.num_left_out,
     }
     told = "".join(f"; {number} {what}" for what, number in notes.items() if number)
     sampler = datamodule.sampler
@@ -63,6 +65,11 @@ def _summary(config: DictConfig, job: Job, datamodule: VideoDataModule, counts: 
         f"{job.choices['method']} on {datamodule.name}: {counts['used']} of {counts['videos']} videos{told}\n"
         f"batch {config.batch_size} videos x {sampler.num_views} clips of {sampler.num_frames} frames"
     )
+
+
+def _short_videos(datamodule: VideoDataModule) -> str:
+    policy = datamodule.sampler.end_policy
+    return "left out" if policy == "error" else f"end_policy={policy}"
 
 
 def _write_unreadable(path: Path, datamodule: VideoDataModule) -> None:
@@ -79,18 +86,24 @@ def close_loggers(trainer: pl.Trainer) -> None:
 
 
 def record_end(run_dir: Path, trainer: pl.Trainer, datamodule: VideoDataModule, *, seconds: float) -> None:
-    """Adds what only the end knows (the seconds of a resumed run add up) and says where the run lies."""
+    """Adds what only the end knows, however it came (seconds of a resumed run add up), and says where the run lies."""
+    if not trainer.is_global_zero:
+        return
+    finished = trainer.state.status == TrainerStatus.FINISHED
     record: dict[str, Any] = read_record(run_dir)
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress
     frames = (
         progress.total.processed * datamodule.batch_size * datamodule.sampler.num_views * datamodule.sampler.num_frames
     )
     record |= {
-        "finished": True,
+        "finished": finished,
         "steps": trainer.global_step,
         "seconds": round(record["seconds"] + seconds, 1),
         "decoded_frames": frames * trainer.world_size,
         "peak_memory_bytes": peak_memory_bytes(),
     }
     write_json(run_dir / "run.json", record)
-    print(f"\nRun folder: {run_dir}\nEvaluate it: python evaluate.py checkpoint={run_dir} evaluation=knn")
+    if finished:
+        print(f"\nRun folder: {run_dir}")
+        if datamodule.class_names:
+            print(f"Evaluate it: python evaluate.py checkpoint={run_dir} evaluation=knn")

@@ -83,4 +83,4 @@ def _column_order(column: tuple[str, str]) -> tuple[int, int]:
 
 def _cell(values: list[float]) -> str:
     mean = f"{100 * np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.1f}"

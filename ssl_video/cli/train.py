@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ssl_video.cli.launch import launch
 from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, build_trainer, quiet
 from ssl_video.cli.record import close_loggers, describe_start, record_end
 from ssl_video.cli.resume import checkpoint_of, complete_overrides, is_finished, refuse_parallel_sweep, resumed_folder
+from ssl_video.utils.errors import Terminated
 from ssl_video.utils.run import Job, new_run_dir, refuse_existing
 
 
@@ -41,10 +43,9 @@ def train(config: DictConfig, job: Job) -> Path:
     started = time.monotonic()
     try:
         trainer.fit(method, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
+    except SystemExit as end:  # Lightning's answer to SIGTERM, and to Ctrl-C
+        raise (Terminated() if isinstance(end, SIGTERMException) else KeyboardInterrupt()) from None
     finally:
         close_loggers(trainer)
-    if trainer.is_global_zero:
         record_end(run_dir, trainer, datamodule, seconds=time.monotonic() - started)
     return run_dir

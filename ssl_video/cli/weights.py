@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_video.backbones.base import Backbone
 from ssl_video.cli.parts import build_backbone
 from ssl_video.cli.resume import overrides_by_key
-from ssl_video.utils.checkpoint import file_digest, read_backbone, read_checkpoint
+from ssl_video.utils.checkpoint import file_digest, read_backbone, read_checkpoint, refuse_other_tensors
 from ssl_video.utils.config import check_trusted
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import holds_run, last_checkpoint
@@ -96,14 +96,15 @@ def complete_overrides(overrides: list[str]) -> list[str]:
         "backbone": weights.config["backbone"],
         "input_transform": weights.config["input_transform"],
         "dataset": weights.dataset,
+        "reader": weights.config["reader"],
     }
     brought = []
     for group, node in nodes.items():
         if node is not None and group not in given:
             ConfigStore.instance().store(group=group, name=FROM_CHECKPOINT, node=node)
             brought.append(f"{group}={FROM_CHECKPOINT}")
-    for key in ("num_frames", "frame_stride"):
-        if key not in given:
+    for key in ("num_frames", "frame_stride", "seed", "cache_dir"):
+        if key not in given and weights.config[key] is not None:
             brought.append(f"{key}={weights.config[key]}")
     return [*brought, *overrides]
 
@@ -121,14 +122,5 @@ def build_backbones(config: DictConfig, weights: Weights) -> dict[str, Backbone]
 
 
 def _load(backbone: Backbone, state: dict[str, Tensor], *, name: str) -> None:
-    own = backbone.state_dict()
-    wrong = sorted(
-        {key for key in own.keys() | state.keys() if key not in own or key not in state}
-        | {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape}
-    )
-    if wrong:
-        raise InputError(
-            f"checkpoint={name} is of another backbone: {len(wrong)} of {len(own)} tensors differ in name or shape "
-            f"(first: {', '.join(wrong[:3])}). Leave out backbone=, the checkpoint brings its own."
-        )
+    refuse_other_tensors(backbone.state_dict(), state, source=f"checkpoint={name}")
     backbone.load_state_dict(state)

@@ -43,6 +43,7 @@ class VideoDataModule(pl.LightningDataModule):
             split.
         split_seed: seed of that draw.
         test_groups: names the groups of the test part instead.
+        val_fraction: share of the training videos on which a protocol chooses what it has to choose.
         num_workers: decoding processes per device; 0 decodes in the main process.
         max_unreadable_share: refuse to start when a larger share of the videos cannot be read.
         sampler: chooses the frames of a training sample.
@@ -64,6 +65,7 @@ class VideoDataModule(pl.LightningDataModule):
         test_fraction: float = 0.3,
         split_seed: int = 0,
         test_groups: Sequence[str | int] | None = None,
+        val_fraction: float = 0.1,
         num_workers: int = 2,
         max_unreadable_share: float = 0.1,
         sampler: ClipSampler,
@@ -82,6 +84,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.test_fraction = test_fraction
         self.split_seed = split_seed
         self.test_groups = test_groups
+        self.val_fraction = val_fraction
         self.num_workers = num_workers
         self.max_unreadable_share = max_unreadable_share
         self.sampler = sampler
@@ -154,6 +157,8 @@ class VideoDataModule(pl.LightningDataModule):
         if len(rows) >= self.batch_size * num_processes:
             return
         left_out = f" ({len(self.too_short)} are shorter than the {self.sampler.min_frames} frames that sampler needs)"
+        if self.sampler.end_policy != "error":
+            left_out = ""
         fitting = len(rows) // num_processes
         raise InputError(
             f"batch_size={self.batch_size} on {num_processes} device(s) is larger than the {len(rows)} usable training "
@@ -165,10 +170,10 @@ class VideoDataModule(pl.LightningDataModule):
         """The rows of this run: readable, and long enough where the sampler's end policy is ``error``."""
         if self._train_rows is None:
             readable = self.readable_rows("train")
-            if self.sampler.end_policy == "error":
-                frames = {int(row): self.manifest.segment(int(row)).num_frames for row in readable}
-                self.too_short = [row for row, number in frames.items() if number < self.sampler.min_frames]
-            self._train_rows = np.setdiff1d(readable, np.array(self.too_short, dtype=np.int64))
+            frames = {int(row): self.manifest.segment(int(row)).num_frames for row in readable}
+            self.too_short = [row for row, number in frames.items() if number < self.sampler.min_frames]
+            left_out = self.too_short if self.sampler.end_policy == "error" else []
+            self._train_rows = np.setdiff1d(readable, np.array(left_out, dtype=np.int64))
         return self._train_rows
 
     def use_rows(self, rows: NDArray[np.int64]) -> None:
@@ -256,10 +261,23 @@ class VideoDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         done: int = progress.current.processed
-        return {"consumed_batches": done, "rows": torch.from_numpy(self.train_rows())}
+        return {
+            "consumed_batches": done,
+            "rows": torch.from_numpy(self.train_rows()),
+            "manifest_hash": self.manifest.content_hash(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the batch after the last one that was processed."""
+        """Goes on with the batch after the last one that was processed, on the run's own list of videos.
+
+        Raises:
+            InputError: the data set has changed, so that its rows are other videos now.
+        """
+        if state_dict["manifest_hash"] != self.manifest.content_hash():
+            raise InputError(
+                f"The videos of {self.name} (files, labels or splits) have changed since the run began; it can go on "
+                "only with what it began with. Put them back, or start a new run."
+            )
         self._consumed_batches = state_dict["consumed_batches"]
         self.use_rows(state_dict["rows"].numpy())
 

@@ -40,6 +40,7 @@ Bytes = NDArray[np.uint8]
 MOTIONS = ("steady", "bouncing", "circling", "zigzag", "spinning", "growing", "shrinking", "still")
 """The motions drawn by default; `growing` and `shrinking` are each other's time reversal."""
 
+GENERATOR_VERSION = 1  # to be raised when equal arguments give other videos
 ALL_MOTIONS = (*MOTIONS, "accelerating", "decelerating")
 """With a second, harder pair of reversals, `accelerating` and `decelerating`."""
 
@@ -588,7 +589,7 @@ def _write_all(rows: list[_Row], root: Path, *, settings: SceneSettings, seed: i
     (root / "videos").mkdir()
     (root / "annotations").mkdir()
     write = partial(_write_video, root=root, settings=settings, seed=seed)
-    progress = partial(tqdm, total=len(rows), desc="moving_shapes", unit="video", delay=1.0)
+    progress = partial(tqdm, total=len(rows), desc="moving_shapes", unit="video", delay=1.0, disable=None)
     if num_workers > 1 and len(rows) > 8:
         # Spawned, not forked: the caller may hold threads (torch, a video reader), which a fork would break.
         with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:

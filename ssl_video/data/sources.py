@@ -17,7 +17,7 @@ from ssl_video.data.annotations.hmdb51 import read_hmdb51
 from ssl_video.data.annotations.ucf101 import read_ucf101
 from ssl_video.data.index import PROBE_VERSION, index_annotated, index_folder
 from ssl_video.data.manifest import Manifest
-from ssl_video.data.moving_shapes import make_moving_shapes
+from ssl_video.data.moving_shapes import GENERATOR_VERSION, make_moving_shapes
 from ssl_video.utils.errors import InputError
 
 
@@ -87,6 +87,7 @@ def moving_shapes(
     """The embedded data set, made on first use; see ``ssl_video.data.moving_shapes`` for the arguments."""
     _no_labels(labels, "moving_shapes")
     arguments = {
+        "generator": GENERATOR_VERSION,
         "num_videos": num_videos,
         "size": size,
         "num_frames": num_frames,

@@ -20,12 +20,15 @@ class KNN:
         k: train videos that vote.
         temperature: of the weights exp(cosine / temperature).
         num_clips: evenly spread clips per video.
+        cap_at_class_size: no more voters than a class has train videos in the mean.
     """
 
     name: ClassVar[str] = "knn"
     version: ClassVar[int] = 1
 
-    def __init__(self, *, k: int = 20, temperature: float = 0.07, num_clips: int = 5) -> None:
+    def __init__(
+        self, *, k: int = 20, temperature: float = 0.07, num_clips: int = 5, cap_at_class_size: bool = True
+    ) -> None:
         if k < 1:
             raise ValueError(f"k={k} must be at least 1; someone has to vote.")
         if temperature <= 0:
@@ -34,6 +37,7 @@ class KNN:
         self.k = k
         self.temperature = temperature
         self.num_clips = num_clips
+        self.cap_at_class_size = cap_at_class_size
 
     def __call__(self, train: FeatureSet, test: FeatureSet, *, num_classes: int) -> ProtocolResult:
         """Classify the videos of `test` by those of `train`.
@@ -43,7 +47,8 @@ class KNN:
         """
         check_labelled(train, test, num_classes=num_classes)
         # Neighbours beyond the size of a class are of other classes, however good the features are.
-        k = max(1, min(self.k, len(train) // max(1, len(train.labels.unique()))))
+        per_class = max(1, len(train) // len(train.labels.unique()))
+        k = min(self.k, per_class if self.cap_at_class_size else len(train))
         votes = knn_scores(
             test.video_features(),
             train.video_features(),

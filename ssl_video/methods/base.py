@@ -62,7 +62,10 @@ class SSLMethod(pl.LightningModule, ABC):
         """Sums the losses and logs each."""
         # Dropout and the like take no generator. Re-seeding here makes a resumed step equal to an uninterrupted one
         # without any saved state of a random generator.
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4_099 + self.global_rank)
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(
+            ((self.seed * 1_000_003 + self.global_step) * 4_099 + self.global_rank) + part * 1_000_000_007
+        )
         losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         for name, value in {**losses, **self.observed}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -138,7 +139,7 @@ class MoCo(SSLMethod):
 
     def _encode(self, encoder: nn.Module, clips: Tensor) -> Tensor:
         """Unit embeddings, each group of clips normalised by its own batch statistics."""
-        groups = max(1, len(clips) // (self.batch_norm_group_size or len(clips)))
+        groups = math.ceil(len(clips) / (self.batch_norm_group_size or len(clips)))
         return normalize(torch.cat([encoder(part) for part in clips.tensor_split(groups)]), dim=1)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:

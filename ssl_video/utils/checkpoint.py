@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's way to files, by ``write_atomically`` and ``read_checkpoint``."""
 
+    fault: OSError | None = None
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes ``checkpoint`` whole or not at all."""
-        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        """Writes ``checkpoint`` whole or not at all; a full disk is noted in ``fault``.
+
+        Raising here would leave the other ranks at the barrier that follows.
+        """
+        self.fault = None
+        try:
+            write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        except OSError as fault:
+            self.fault = fault
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads it onto the CPU; Lightning moves what it restores."""
@@ -113,6 +122,23 @@ def read_backbone(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except json.JSONDecodeError as fault:
         raise InputError(f"checkpoint={path} has a config in its metadata that is no JSON ({fault}).") from None
     return state, config
+
+
+def refuse_other_tensors(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuses weights of another network, as ``load_state_dict`` would, before anything is loaded.
+
+    Raises:
+        InputError: counts and names what differs.
+    """
+    wrong = sorted(
+        {key for key in own.keys() | loaded.keys() if key not in own or key not in loaded}
+        | {key for key in own.keys() & loaded.keys() if own[key].shape != loaded[key].shape}
+    )
+    if wrong:
+        raise InputError(
+            f"{source} is of another backbone or method: {len(wrong)} of {len(own)} tensors differ in name or shape "
+            f"(first: {', '.join(wrong[:3])}). Leave out backbone= and method=; it brings its own."
+        )
 
 
 def file_digest(path: Path) -> str:

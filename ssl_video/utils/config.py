@@ -23,9 +23,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -290,11 +291,20 @@ def build(node: DictConfig | dict[str, Any], **objects: Any) -> Any:
     """Builds a node's object, with further arguments that are objects already.
 
     ``objects`` bypass OmegaConf, which would copy them.
+
+    Raises:
+        InputError: the class refuses a value.
     """
-    make = instantiate(node, _partial_=True, _convert_="all")
-    if isinstance(node, Mapping) and node.get("_partial_") and not objects:
-        return make
-    return make(**objects)
+    try:
+        make = instantiate(node, _partial_=True, _convert_="all")
+        if isinstance(node, Mapping) and node.get("_partial_") and not objects:
+            return make
+        return make(**objects)
+    except InputError:
+        raise
+    except (InstantiationException, MisconfigurationException, TypeError, ValueError) as fault:
+        cause = fault.__cause__ or fault
+        raise InputError(f"{node['_target_']} refuses its arguments: {str(cause).splitlines()[0]}") from fault
 
 
 def check_trusted(config: Mapping[str, Any], *, packages: Sequence[str] = ()) -> None:
@@ -306,7 +316,11 @@ def check_trusted(config: Mapping[str, Any], *, packages: Sequence[str] = ()) ->
     allowed = (*TRUSTED_PACKAGES, *packages)
     for path, node in _target_nodes(config):
         target = str(node["_target_"])
-        if not any(target.startswith(f"{package}.") for package in allowed):
+        # Where it is defined counts, not where it was imported to: a module of ours also holds what it uses.
+        found = locate(target) if any(target.startswith(f"{package}.") for package in allowed) else None
+        home = f"{getattr(found, '__module__', '')}."
+        building = inspect.isclass(found) or home == "ssl_video.data.sources."
+        if not building or not any(home.startswith(f"{package}.") for package in allowed):
             raise InputError(
                 f"The checkpoint's config asks for {path}: {target}, which is in none of the trusted packages "
                 f"{list(allowed)}; if you trust it, add trusted_packages=[{target.split('.')[0]}]."

@@ -1,4 +1,4 @@
-"""The two faults that the framework tells apart: input that must be refused, and a video that cannot be read."""
+"""What the framework tells apart: input to be refused, a run that was ended, a video that cannot be read."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,10 @@ class InputError(ValueError):
 
     The message gives the value, the rule it breaks and the way out.
     """
+
+
+class Terminated(RuntimeError):
+    """SIGTERM ended the run between two steps and nobody starts it again (exit code 143)."""
 
 
 class UnreadableVideo(RuntimeError):

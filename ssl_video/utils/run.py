@@ -79,6 +79,11 @@ def new_run_dir(run_dir: str | None, job: Job) -> Path:
         return Path(os.environ[RUN_DIR_VARIABLE])
     if run_dir is not None:
         path = Path(run_dir)
+    elif "LOCAL_RANK" in os.environ:
+        raise InputError(
+            "Several processes were started from outside (torchrun, srun), and no rank may choose a folder by its own "
+            "clock; give run_dir=DIR."
+        )
     elif job.sweep_dir is not None:
         shortened = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(job.overrides))[:80]
         path = job.sweep_dir / f"{job.number}_{shortened}"
@@ -112,7 +117,7 @@ def refuse_existing(folder: Path) -> None:
     Raises:
         InputError: the folder holds a run.
     """
-    if holds_run(folder) and not started_by_another_rank():
+    if holds_run(folder) and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
         raise InputError(
             f"run_dir={folder} holds a run already; go on with it by resume={folder}, or choose another run_dir."
         )
@@ -128,7 +133,7 @@ def find_resumable(run_dir: str | None, job: Job, *, config: dict[str, Any]) -> 
     """The run that ``resume=auto`` takes: the one in ``run_dir``, else the newest with an equal configuration."""
     if run_dir is not None:
         folder = Path(run_dir)
-        return folder if last_checkpoint(folder) else None
+        return folder if holds_run(folder) else None
     folders = sorted(
         (Path("outputs") / job.name).glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True
     )
@@ -181,7 +186,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, write)
 
 
-def environment() -> dict[str, Any]:
+def environment(accelerator: str) -> dict[str, Any]:
     """Command, revision, versions, device and threads: what is needed to run the same again."""
     versions = {}
     for package in _RECORDED_PACKAGES:
@@ -194,7 +199,7 @@ def environment() -> dict[str, Any]:
         "git_revision": _git_revision(),
         "python": platform.python_version(),
         "versions": versions,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name() if accelerator == "gpu" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
     }
 

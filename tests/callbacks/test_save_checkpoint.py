@@ -23,11 +23,14 @@ class FakeTrainer:
         self.global_step = 0
         self.is_global_zero = rank == 0
         self.full_disk_at = full_disk_at
+        self.strategy = SimpleNamespace(checkpoint_io=SimpleNamespace(fault=None))
         self.saved: list[tuple[int, Path]] = []
 
     def save_checkpoint(self, path: Path) -> None:
-        if self.global_step in self.full_disk_at:
-            raise OSError(28, "No space left on device")
+        self.strategy.checkpoint_io.fault = None
+        if self.global_step in self.full_disk_at:  # noted, not raised: other ranks wait at a barrier
+            self.strategy.checkpoint_io.fault = OSError(28, "No space left on device")
+            return
         self.saved.append((self.global_step, path))
 
 

@@ -117,8 +117,8 @@ def test_table_of_one_seed_and_of_several() -> None:
     ]
     lines = demo.format_table(TABLE, seeds=2).splitlines()
     assert lines[0].endswith("2 seeds")
-    assert lines[2].split()[1:] == ["18.8", "±", "6.2", "50.0", "±", "0.0"]
-    assert lines[3].split()[1:] == ["62.5", "±", "12.5", "75.0", "±", "25.0"]
+    assert lines[2].split()[1:] == ["18.8", "±", "8.8", "50.0", "±", "0.0"]
+    assert lines[3].split()[1:] == ["62.5", "±", "17.7", "75.0", "±", "35.4"]
 
 
 def test_picture_from_made_up_numbers(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ def test_rows_are_means_over_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| data (label) | method | runs | knn top1 | retrieval recall at 1 |"
     assert lines[2:] == [
-        "| folder (label) | moco | 2 | 60.0 ± 10.0 |  |",
-        "| folder (label) | moco, random | 2 | 20.0 ± 10.0 |  |",
+        "| folder (label) | moco | 2 | 60.0 ± 14.1 |  |",
+        "| folder (label) | moco, random | 2 | 20.0 ± 14.1 |  |",
         "| folder (label) | vcop | 1 |  | 100.0 |",
     ]
 

@@ -34,18 +34,19 @@ def weights(run_dir: str) -> dict[str, Any]:
 
 
 def test_a_run_leaves_what_the_design_says(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(command(videos, "trainer.max_steps=5", "run_dir=a", "seed=3")) == 0
+    labels = f"dataset.labels={videos / 'labels.csv'}"
+    assert main(command(videos, "trainer.max_steps=5", "run_dir=a", "seed=3", labels, "dataset.test_fraction=0.2")) == 0
     run = Path("a")
     record = json.loads((run / "run.json").read_text())
     assert record["finished"]
     assert record["steps"] == 5
-    assert record["used"] == 15
+    assert record["used"] == 12
     assert record["decoded_frames"] == 5 * 4 * 2 * 4
     assert {"command", "git_revision", "versions", "device", "threads", "manifest_hash", "seconds"} <= set(record)
-    assert pq.read_table(run / "videos.parquet").num_rows == 15
+    assert pq.read_table(run / "videos.parquet").num_rows == 12
     rows = read_metrics(run)
     assert [int(row["step"]) for row in rows] == [0, 1, 2, 3, 4]
-    assert [int(row["epoch"]) for row in rows] == [0, 0, 0, 1, 1]  # 15 videos are 3 batches of 4
+    assert [int(row["epoch"]) for row in rows] == [0, 0, 0, 1, 1]  # 12 videos are 3 batches of 4
     assert list(rows[0])[:3] == ["epoch", "step", "train/loss"]
     assert all(float(row["train/loss"]) == float(row["train/info_nce"]) for row in rows)
     state, config = read_backbone(run / "checkpoints" / "backbone.safetensors")

@@ -145,8 +145,8 @@ def test_last_checkpoint(tmp_path: Path) -> None:
 def test_auto_looks_in_the_folder_that_is_named(tmp_path: Path) -> None:
     make_run(Path("outputs") / SINGLE.name / "newest", config={"seed": 1})
     assert find_resumable("mine", SINGLE, config={"seed": 1}) is None
-    make_run(tmp_path / "mine", checkpoint=False)
-    assert find_resumable("mine", SINGLE, config={"seed": 1}) is None
+    make_run(tmp_path / "mine", checkpoint=False)  # killed before its first checkpoint: it starts again
+    assert find_resumable("mine", SINGLE, config={"seed": 1}) == Path("mine")
     make_run(tmp_path / "mine")
     assert find_resumable("mine", SINGLE, config={"seed": 1}) == Path("mine")
 
@@ -185,7 +185,7 @@ def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 def test_environment_is_what_a_repetition_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/somewhere/train.py", "dataset.root=/my videos", "seed=1"])
-    found = environment()
+    found = environment("cpu")
     assert found["command"] == "train.py 'dataset.root=/my videos' seed=1"
     assert {"torch", "pytorch-lightning", "hydra-core", "numpy"} <= set(found["versions"])
     assert found["versions"]["torch"][0].isdigit()
@@ -195,7 +195,7 @@ def test_environment_is_what_a_repetition_needs(monkeypatch: pytest.MonkeyPatch)
 
 def test_outside_a_repository_there_is_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert environment()["git_revision"] is None
+    assert environment("cpu")["git_revision"] is None
 
 
 def test_peak_memory_is_in_bytes() -> None:
