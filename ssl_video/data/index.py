@@ -1,13 +1,9 @@
 """Turns a folder of videos into a manifest."""
 
 import os
-import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from ssl_video.data.annotations.annotated_video import AnnotatedVideo
 from ssl_video.data.annotations.csv_labels import read_csv_labels
@@ -16,6 +12,7 @@ from ssl_video.data.manifest import Manifest
 from ssl_video.data.probe_pool import probe_all
 from ssl_video.data.readers.frames import IMAGE_ENDINGS
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.progress import with_progress
 
 VIDEO_ENDINGS = frozenset(
     f".{ending}"
@@ -26,7 +23,6 @@ VIDEO_ENDINGS = frozenset(
 )
 MISSING = "missing"
 PROBE_VERSION = 1  # to be raised when the same file may be described in another way
-SECONDS_BETWEEN_LINES = 30.0
 PROBED_COLUMNS = (
     *("num_frames", "fps", "width", "height", "rotation", "codec", "keyframe_spacing"),
     *("bytes", "modified_ns", "status", "reason"),
@@ -123,7 +119,9 @@ def index_annotated(
     probed = probe_all(
         [root / row["path"] for row in to_probe], num_workers=num_workers or _num_cores(), decode_all=decode_all
     )
-    for row, answer in zip(to_probe, _with_progress(probed, len(to_probe), shown=progress), strict=True):
+    if progress and to_probe:
+        probed = with_progress(probed, total=len(to_probe), title="indexing", unit="video")
+    for row, answer in zip(to_probe, probed, strict=True):
         row |= answer
     return Manifest.from_records(rows, root=root, label_columns=columns, num_left_out=num_left_out)
 
@@ -192,18 +190,3 @@ def _by_path(previous: Manifest | None) -> Mapping[str, dict[str, Any]]:
     columns = [previous.column(name) for name in PROBED_COLUMNS]
     rows = (dict(zip(PROBED_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True))
     return dict(zip(previous.column("path"), rows, strict=True))
-
-
-def _with_progress(answers: Iterable[dict[str, Any]], total: int, *, shown: bool) -> Iterator[dict[str, Any]]:
-    """A bar on a terminal; elsewhere a plain line now and then."""
-    if not shown or not total:
-        yield from answers
-    elif sys.stderr.isatty():
-        yield from tqdm(answers, total=total, desc="indexing", unit="video")
-    else:
-        told = time.monotonic()
-        for number, answer in enumerate(answers, start=1):
-            yield answer
-            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
-                print(f"indexing: {number} of {total} videos", file=sys.stderr, flush=True)

@@ -29,9 +29,9 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.progress import with_progress
 
 Array = NDArray[Any]  # of floats, in the precision that comes
 Floats = NDArray[np.float32]
@@ -589,7 +589,7 @@ def _write_all(rows: list[_Row], root: Path, *, settings: SceneSettings, seed: i
     (root / "videos").mkdir()
     (root / "annotations").mkdir()
     write = partial(_write_video, root=root, settings=settings, seed=seed)
-    progress = partial(tqdm, total=len(rows), desc="moving_shapes", unit="video", delay=1.0, disable=None)
+    progress = partial(with_progress, total=len(rows), title="moving_shapes", unit="video")
     if num_workers > 1 and len(rows) > 8:
         # Spawned, not forked: the caller may hold threads (torch, a video reader), which a fork would break.
         with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ssl_video.backbones.base import Backbone
 from ssl_video.data.batch import ClipBatch
 from ssl_video.evaluation.features import FeatureSet
+from ssl_video.utils.progress import with_progress
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def extract_features(
     features: dict[str, list[Tensor]] = {name: [] for name in backbones}
     labels, rows = [], []
     unreadable: list[int] = []
-    for batch in tqdm(batches, total=total, desc=title, unit="batch", disable=None, leave=False):
+    for batch in with_progress(batches, total=total, title=title, unit="batch"):
         unreadable += [failure.row for failure in batch.failures]
         if len(batch) == 0:
             continue

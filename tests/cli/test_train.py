@@ -35,7 +35,7 @@ def weights(run_dir: str) -> dict[str, Any]:
 
 def test_a_run_leaves_what_the_design_says(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = f"dataset.labels={videos / 'labels.csv'}"
-    assert main(command(videos, "trainer.max_steps=5", "run_dir=a", "seed=3", labels, "dataset.test_fraction=0.2")) == 0
+    assert main(command(videos, "trainer.max_steps=5", "run_dir=a", "seed=3", labels, "dataset.test_groups=[3]")) == 0
     run = Path("a")
     record = json.loads((run / "run.json").read_text())
     assert record["finished"]
