@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 
 from ssl_video.backbones.base import Backbone
-from ssl_video.cli.parts import cache_dir
+from ssl_video.cli.parts import build_datamodule
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.samplers.uniform_clips import UniformClips
 from ssl_video.evaluation.extract import Extracted, extract_features
@@ -17,17 +17,8 @@ from ssl_video.utils.errors import InputError
 
 def build_evaluation_data(config: DictConfig, *, num_clips: int) -> VideoDataModule:
     """The data set, seen through evenly spread clips."""
-    datamodule: VideoDataModule = build(
-        config.dataset,
-        sampler=UniformClips(num_views=num_clips, num_frames=config.num_frames, frame_stride=config.frame_stride),
-        transform=build(config.input_transform),
-        open_reader=build(config.reader),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        cache_dir=cache_dir(config.cache_dir),
-    )
-    datamodule.setup()
-    return datamodule
+    sampler = UniformClips(num_views=num_clips, num_frames=config.num_frames, frame_stride=config.frame_stride)
+    return build_datamodule(config, sampler=sampler, transform=build(config.input_transform))
 
 
 def asked_split(datamodule: VideoDataModule) -> str:
