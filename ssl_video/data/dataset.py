@@ -30,7 +30,11 @@ class ClipSampler(Protocol):
     num_frames: int
     frame_stride: int
     min_frames: int
-    end_policy: str
+
+    @property
+    def end_policy(self) -> str:
+        """What happens to a segment shorter than ``min_frames``: ``repeat_last``, ``loop`` or ``error``."""
+        ...
 
     def __call__(self, segment: Segment, rng: np.random.Generator) -> ClipRequest:
         """Frames ``[V, T]`` of a segment, all chance from ``rng``."""
