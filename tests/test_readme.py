@@ -196,3 +196,9 @@ def test_choices_that_are_named_exist() -> None:
     assert len(named) >= 10
     missing = [f"{group}={choice}" for group, choice in named if not (conf_dir() / group / f"{choice}.yaml").is_file()]
     assert sorted(missing) == []
+
+
+def test_results_are_filled_in(repository: Path) -> None:
+    text = (repository / "README.md").read_text()
+    assert "TABLES" not in text
+    assert "| pre-trained" in text
