@@ -48,7 +48,8 @@ def collect(folders: Sequence[Path]) -> Table:
     table: Table = defaultdict(lambda: defaultdict(list))
     for file in files:
         report: dict[str, Any] = json.loads(file.read_text())
-        where = f"{report['dataset']} ({report['label']})"
+        # The hash tells two data sets of one name apart: every folder of videos is `folder`.
+        where = f"{report['dataset']} {report['manifest_hash'][:6]} ({report['label']})"
         method = _method(file)
         rows = {method: report["metrics"], f"{method}, random": report["baselines"].get("random", {})}
         for row, metrics in rows.items():
