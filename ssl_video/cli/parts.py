@@ -108,10 +108,10 @@ def share_cores(config: DictConfig) -> None:
         torch.set_num_threads(max(1, cores - config.dataset.num_workers))
 
 
-def build_method(config: DictConfig) -> SSLMethod:
+def build_method(config: DictConfig) -> SSLMethod[Any]:
     """The method around its backbone."""
     backbone = build_backbone(config)
-    method: SSLMethod = build(
+    method: SSLMethod[Any] = build(
         config.method,
         backbone=backbone,
         optimizer=build(config.optimizer),
@@ -121,14 +121,23 @@ def build_method(config: DictConfig) -> SSLMethod:
     return method
 
 
-def build_checked(config: DictConfig) -> tuple[SSLMethod, VideoDataModule]:
+def build_checked(config: DictConfig) -> tuple[SSLMethod[Any], VideoDataModule]:
     """Method and data of a training job that fit each other; what doesn't is refused here, before anything heavy."""
     share_cores(config)
     method = build_method(config)
     datamodule = build_datamodule(config, sampler=build(config.sampler), transform=build(config.transform))
     method.check_batch(num_views=datamodule.sampler.num_views, num_frames=datamodule.sampler.num_frames)
+    _check_backbone(method, datamodule)
     datamodule.check_enough(num_processes(config))
     return method, datamodule
+
+
+def _check_backbone(method: SSLMethod[Any], datamodule: VideoDataModule) -> None:
+    """Refuses a backbone whose strides leave nothing of the method's clips; a black video tells their shape."""
+    sampler = datamodule.sampler
+    black = torch.zeros(sampler.num_views, sampler.num_frames, 128, 171, 3, dtype=torch.uint8)
+    clips = datamodule.transform(black)[:1].to("meta")
+    method.backbone.check_clips(clips[:, :, :1] if method.encodes_single_frames else clips)
 
 
 def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: VideoDataModule) -> pl.Trainer:
@@ -144,7 +153,7 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
             run_dir / "checkpoints",
             every_steps=config.checkpoint_every_steps,
             config=plain(config),
-            backbone_config=backbone_config(config, backbone_name=job.choices["backbone"]),
+            backbone_config=backbone_config(config, backbone_name=job.choices["backbone"], sampler=datamodule.sampler),
         ),
         Progress(),
         Interrupt(),
@@ -192,7 +201,7 @@ def cache_dir(given: str | None) -> Path:
     return Path(given) if given is not None else platformdirs.user_cache_path("ssl_video")
 
 
-def backbone_config(config: DictConfig, *, backbone_name: str) -> dict[str, Any]:
+def backbone_config(config: DictConfig, *, backbone_name: str, sampler: ClipSampler) -> dict[str, Any]:
     """What rebuilds a backbone and its input: kept beside its weights and in every checkpoint."""
     return {
         "name": backbone_name,
@@ -201,8 +210,8 @@ def backbone_config(config: DictConfig, *, backbone_name: str) -> dict[str, Any]
         "reader": plain(config.reader),
         "seed": config.seed,
         "cache_dir": config.cache_dir,
-        "num_frames": config.sampler.num_frames,
-        "frame_stride": config.sampler.frame_stride,
+        "num_frames": sampler.num_frames,
+        "frame_stride": sampler.frame_stride,
     }
 
 

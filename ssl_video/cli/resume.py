@@ -97,7 +97,7 @@ def checkpoint_of(config: DictConfig, resumed: Path | None) -> Path | None:
     return checkpoint
 
 
-def is_finished(checkpoint: Path, method: SSLMethod, trainer: pl.Trainer, datamodule: VideoDataModule) -> bool:
+def is_finished(checkpoint: Path, method: SSLMethod[Any], trainer: pl.Trainer, datamodule: VideoDataModule) -> bool:
     """Whether the checkpoint has all the steps that are asked for.
 
     Raises:

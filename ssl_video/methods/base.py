@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -13,18 +13,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_video.backbones.base import Backbone
-from ssl_video.data.batch import ClipBatch
 from ssl_video.optim.parameter_groups import decay_groups
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
+Batch = TypeVar("Batch")
 
 
-class SSLMethod(pl.LightningModule, ABC):
+class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
     """A way of learning a backbone without labels.
 
     A method is its ``losses``: named scalars of a batch, summed for the step. What it only wants to see (an accuracy)
-    it puts into ``self.observed``. Both are logged as ``train/<name>``.
+    it puts into ``self.observed``. Both are logged as ``train/<name>``. ``SSLMethod[ClipBatch]`` names its batch.
 
     Args:
         backbone: clips ``[N, C, T, H, W]`` to features ``[N, D]``.
@@ -35,6 +35,7 @@ class SSLMethod(pl.LightningModule, ABC):
     """
 
     decays_all: ClassVar[bool] = False
+    encodes_single_frames: ClassVar[bool] = False  # the backbone sees the frames of a clip one by one
 
     def __init__(
         self, *, backbone: Backbone, optimizer: OptimizerFactory, scheduler: SchedulerFactory, seed: int
@@ -47,7 +48,7 @@ class SSLMethod(pl.LightningModule, ABC):
         self.observed: dict[str, Tensor] = {}
 
     @abstractmethod
-    def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of one batch; the step minimises their sum."""
 
     @abstractmethod
@@ -58,7 +59,7 @@ class SSLMethod(pl.LightningModule, ABC):
             InputError: names what is there, what is needed and what fits.
         """
 
-    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sums the losses and logs each."""
         # Dropout and the like take no generator. Re-seeding here makes a resumed step equal to an uninterrupted one
         # without any saved state of a random generator.

@@ -21,7 +21,7 @@ from ssl_video.utils.distributed import gather
 from ssl_video.utils.errors import InputError
 
 
-class MoCo(SSLMethod):
+class MoCo(SSLMethod[ClipBatch]):
     """Momentum contrast over ρ clips of a video.
 
     One step: encode the queries, move the key encoder, encode the keys with a shuffled batch (so that batch statistics

@@ -15,7 +15,7 @@ from ssl_video.pretext.permutations import draw_permutations, present
 from ssl_video.utils.errors import InputError
 
 
-class VCOP(SSLMethod):
+class VCOP(SSLMethod[ClipBatch]):
     """Video clip order prediction: which of the n! orders are the clips in?
 
     Source: Xu et al., "Self-supervised Spatiotemporal Learning via Video Clip Order Prediction", CVPR 2019, and its

@@ -17,11 +17,11 @@ def compose_train(*overrides: str) -> DictConfig:
     return compose_checked("train", overrides, provided=PROVIDED, settings=TrainSettings)
 
 
-def build_method(name: str, *overrides: str, total_steps: int = 100) -> tuple[SSLMethod, DictConfig]:
-    """A method on the tiny backbone, attached to a stand-in trainer at step 0."""
-    config = compose_train(f"method={name}", "backbone=r3d_tiny", *overrides)
+def build_method(name: str, *overrides: str, total_steps: int = 100) -> tuple[SSLMethod[Any], DictConfig]:
+    """A method on its default backbone, attached to a stand-in trainer at step 0."""
+    config = compose_train(f"method={name}", *overrides)
     torch.manual_seed(config.seed)
-    method: SSLMethod = build(
+    method: SSLMethod[Any] = build(
         config.method,
         backbone=build(config.backbone),
         optimizer=build(config.optimizer),
@@ -32,7 +32,7 @@ def build_method(name: str, *overrides: str, total_steps: int = 100) -> tuple[SS
     return method, config
 
 
-def attach(method: SSLMethod, *, total_steps: int = 100, global_step: int = 0) -> None:
+def attach(method: SSLMethod[Any], *, total_steps: int = 100, global_step: int = 0) -> None:
     """Gives the method what it asks of a trainer."""
     trainer: Any = SimpleNamespace(
         global_step=global_step,
@@ -46,10 +46,12 @@ def attach(method: SSLMethod, *, total_steps: int = 100, global_step: int = 0) -
     method._trainer = trainer
 
 
-def random_batch(config: DictConfig, *, batch_size: int = 4, size: int = 32, seed: int = 0) -> ClipBatch:
-    """Noise of the shape that the method's sampler gives."""
+def random_batch(config: DictConfig, *, batch_size: int = 4, seed: int = 0) -> ClipBatch:
+    """Noise of the shape that the method's sampler and transform give."""
     generator = torch.Generator().manual_seed(seed)
-    views, frames = config.sampler.num_views, config.sampler.num_frames
+    sampler, transform = build(config.sampler), build(config.transform)
+    views, frames = sampler.num_views, sampler.num_frames
+    size = transform(torch.zeros(views, frames, 64, 64, 3, dtype=torch.uint8)).shape[-1]
     return ClipBatch(
         clips=torch.randn(batch_size, views, 3, frames, size, size, generator=generator),
         indices=torch.arange(frames).expand(batch_size, views, frames),
