@@ -1,6 +1,7 @@
 """Turns a folder of videos into a manifest."""
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from ssl_video.data.annotations.annotated_video import AnnotatedVideo
 from ssl_video.data.annotations.csv_labels import read_csv_labels
 from ssl_video.data.annotations.folders import read_folder_labels
-from ssl_video.data.manifest import Manifest
+from ssl_video.data.manifest import OK, Manifest, frame_bounds
 from ssl_video.data.probe_pool import probe_all
 from ssl_video.data.readers.frames import IMAGE_ENDINGS
 from ssl_video.utils.errors import InputError
@@ -22,6 +23,7 @@ VIDEO_ENDINGS = frozenset(
     )
 )
 MISSING = "missing"
+EMPTY_SEGMENT = "empty_segment"
 PROBE_VERSION = 1  # to be raised when the same file may be described in another way
 PROBED_COLUMNS = (
     *("num_frames", "fps", "width", "height", "rotation", "codec", "keyframe_spacing"),
@@ -80,8 +82,11 @@ def index_annotated(
     progress: bool = True,
     decode_all: bool = False,
     num_left_out: int = 0,
+    images_fps: float | None = None,
 ) -> Manifest:
-    """Indexes the videos that annotation files name; one whose file is not there gets the status `missing`.
+    """Indexes the videos that annotation files name.
+
+    One whose file is not there gets the status `missing`, a stretch that has no frame of its file `empty_segment`.
 
     Args:
         root: folder that the videos' paths are relative to.
@@ -91,39 +96,85 @@ def index_annotated(
         progress: see index_folder.
         decode_all: see index_folder.
         num_left_out: video files of the folder that the annotations do not name.
+        images_fps: frames per second of folders and zips of images, which do not tell.
 
     Raises:
         InputError: none of the videos is there, or their label columns differ.
     """
     root = _checked_root(root)
     columns = list(videos[0].labels) if videos else []
-    known = {} if decode_all else _by_path(previous)
-    states = [_state(root / video.path) for video in videos]
-    if not any(states):
+    files = _describe(
+        root,
+        list(dict.fromkeys(video.path for video in videos)),
+        known={} if decode_all else _by_path(previous),
+        num_workers=num_workers or _num_cores(),
+        progress=progress,
+        decode_all=decode_all,
+    )
+    if all(file["status"] == MISSING for file in files.values()):
         example = f", such as {videos[0].path}" if videos else ""
         raise InputError(
             f"none of the {len(videos)} annotated videos lies under {root}{example}; paths are relative to the root."
         )
-    rows: list[dict[str, Any]] = []
-    to_probe: list[dict[str, Any]] = []
-    for video, state in zip(videos, states, strict=True):
-        row: dict[str, Any] = {"path": video.path, "split": video.split, "group": video.group, **video.labels}
-        rows.append(row)
-        if state is None:
-            row |= {"status": MISSING, "reason": "the file is not there"}
-        elif (before := known.get(video.path)) and state.items() <= before.items():
-            row |= before
-        else:
-            row |= state
-            to_probe.append(row)
-    probed = probe_all(
-        [root / row["path"] for row in to_probe], num_workers=num_workers or _num_cores(), decode_all=decode_all
-    )
-    if progress and to_probe:
-        probed = with_progress(probed, total=len(to_probe), title="indexing", unit="video")
-    for row, answer in zip(to_probe, probed, strict=True):
-        row |= answer
+    rows = [_row(video, files[video.path], images_fps) for video in videos]
     return Manifest.from_records(rows, root=root, label_columns=columns, num_left_out=num_left_out)
+
+
+def _describe(
+    root: Path,
+    paths: Sequence[str],
+    *,
+    known: Mapping[str, dict[str, Any]],
+    num_workers: int,
+    progress: bool,
+    decode_all: bool,
+) -> dict[str, dict[str, Any]]:
+    """The columns of each file, looked into once however many segments it has."""
+    files: dict[str, dict[str, Any]] = {}
+    to_probe: list[str] = []
+    for path in paths:
+        state, before = _state(root / path), known.get(path)
+        if state is None:
+            files[path] = {"status": MISSING, "reason": "the file is not there"}
+        elif before is not None and state.items() <= before.items():
+            files[path] = before
+        else:
+            files[path] = dict(state)
+            to_probe.append(path)
+    answers = probe_all([root / path for path in to_probe], num_workers=num_workers, decode_all=decode_all)
+    if progress and to_probe:
+        answers = with_progress(answers, total=len(to_probe), title="indexing", unit="video")
+    for path, answer in zip(to_probe, answers, strict=True):
+        files[path] |= answer
+    return files
+
+
+def _row(video: AnnotatedVideo, file: Mapping[str, Any], images_fps: float | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": video.path,
+        "video_id": video.video_id,
+        "segment_id": video.segment_id,
+        "start_seconds": video.start_seconds,
+        "end_seconds": video.end_seconds,
+        "split": video.split,
+        "group": video.group,
+        **video.labels,
+        **file,
+    }
+    if images_fps is not None and row.get("codec") == "images":
+        row["fps"] = images_fps
+    if row["status"] == OK and not _has_frames(row):
+        end = "the end" if video.end_seconds is None else f"second {video.end_seconds:g}"
+        told = f"from second {video.start_seconds or 0:g} to {end} of {row['num_frames']} frames at {row['fps']:g} fps"
+        row |= {"status": EMPTY_SEGMENT, "reason": f"there is no frame {told}"}
+    return row
+
+
+def _has_frames(row: Mapping[str, Any]) -> bool:
+    if row["start_seconds"] is None and row["end_seconds"] is None:
+        return True
+    first, behind = frame_bounds(row)
+    return first < behind
 
 
 def find_videos(root: Path, *, images: bool = False) -> list[str]:
@@ -137,7 +188,7 @@ def find_videos(root: Path, *, images: bool = False) -> list[str]:
         InputError: the folder is missing or holds no videos.
     """
     root = _checked_root(root)
-    found = sorted(path.relative_to(root).as_posix() for path in _walk(root, images=images))
+    found = sorted(_walk(root, images=images))
     if not found:
         raise InputError(
             f"{root} holds no videos; it must hold files that end in {' '.join(sorted(VIDEO_ENDINGS))}, or, if images "
@@ -152,7 +203,7 @@ def _checked_root(root: Path) -> Path:
     return Path(root).absolute()
 
 
-def _walk(root: Path, *, images: bool) -> Iterator[Path]:
+def _walk(root: Path, *, images: bool) -> Iterator[str]:
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         here = os.path.realpath(folder)
@@ -161,18 +212,24 @@ def _walk(root: Path, *, images: bool) -> Iterator[Path]:
             continue
         seen.add(here)
         folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(folder).relative_to(root).as_posix()
         endings = {name: os.path.splitext(name)[1].lower() for name in files if not name.startswith(".")}
         if images and any(ending in IMAGE_ENDINGS for ending in endings.values()):
-            yield Path(folder)
+            yield inside
+        prefix = "" if inside == "." else f"{inside}/"  # text, not paths: there may be a million files
         for name, ending in endings.items():
             if ending in VIDEO_ENDINGS or (images and ending == ".zip"):
-                yield Path(folder, name)
+                yield prefix + name
 
 
 def _state(path: Path) -> dict[str, int] | None:
     """Size and time of a file, or of the images of a folder; None if there is none."""
     try:
-        stats = [entry.stat() for entry in path.iterdir()] if path.is_dir() else [path.stat()]
+        own = path.stat()
+        stats = [own]
+        if stat.S_ISDIR(own.st_mode):
+            with os.scandir(path) as entries:
+                stats = [entry.stat() for entry in entries]
     except OSError:
         return None
     size, modified = sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
@@ -188,5 +245,8 @@ def _by_path(previous: Manifest | None) -> Mapping[str, dict[str, Any]]:
     if previous is None:
         return {}
     columns = [previous.column(name) for name in PROBED_COLUMNS]
-    rows = (dict(zip(PROBED_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True))
+    rows = [dict(zip(PROBED_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
+    for row in rows:
+        if row["status"] == EMPTY_SEGMENT:  # that is said of the segment, not of its file
+            row |= {"status": OK, "reason": None}
     return dict(zip(previous.column("path"), rows, strict=True))

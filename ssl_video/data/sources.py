@@ -9,16 +9,29 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from ssl_video.data.annotations.annotated_video import AnnotatedVideo
+from ssl_video.data.annotations.charades_ego import read_charades_ego
+from ssl_video.data.annotations.diving48 import read_diving48
 from ssl_video.data.annotations.hmdb51 import read_hmdb51
+from ssl_video.data.annotations.jester import FRAMES_PER_SECOND, read_jester
+from ssl_video.data.annotations.kinetics import read_kinetics
+from ssl_video.data.annotations.kinetics100 import read_kinetics100
+from ssl_video.data.annotations.something_something import (
+    read_something_something,
+    read_something_something_mini,
+)
 from ssl_video.data.annotations.ucf101 import read_ucf101
 from ssl_video.data.index import PROBE_VERSION, index_annotated, index_folder
 from ssl_video.data.manifest import Manifest
-from ssl_video.data.moving_shapes import GENERATOR_VERSION, make_moving_shapes
+from ssl_video.data.moving_shapes.files import GENERATOR_VERSION, make_moving_shapes
+from ssl_video.data.moving_shapes.scene import SceneSettings
 from ssl_video.utils.errors import InputError
+
+Split = Literal["train", "val", "test"]
 
 
 def folder(*, root: Path | None, labels: Path | None, cache_dir: Path, images: bool = False) -> Manifest:
@@ -44,26 +57,102 @@ def folder(*, root: Path | None, labels: Path | None, cache_dir: Path, images: b
 
 def ucf101(*, root: Path | None, labels: Path | None, cache_dir: Path, split: int = 1) -> Manifest:
     """UCF101 with one of its three official splits (``classInd.txt``, ``trainlist0N.txt``, ``testlist0N.txt``)."""
-    root = _needed(root, "ucf101")
-    _no_labels(labels, "ucf101")
-    return _cached(
-        lambda previous: index_annotated(root, read_ucf101(root, split=split), previous=previous),
-        root,
-        cache_dir,
-        key=f"ucf101 {split}",
-    )
+    return _official("ucf101", root, labels, cache_dir, read_ucf101, {"split": split})
 
 
 def hmdb51(*, root: Path | None, labels: Path | None, cache_dir: Path, split: int = 1) -> Manifest:
     """HMDB51 with one of its three official splits (``<class>_test_splitN.txt``)."""
-    root = _needed(root, "hmdb51")
-    _no_labels(labels, "hmdb51")
-    return _cached(
-        lambda previous: index_annotated(root, read_hmdb51(root, split=split), previous=previous),
-        root,
-        cache_dir,
-        key=f"hmdb51 {split}",
-    )
+    return _official("hmdb51", root, labels, cache_dir, read_hmdb51, {"split": split})
+
+
+def kinetics(
+    *,
+    root: Path | None,
+    labels: Path | None,
+    cache_dir: Path,
+    num_classes: int,
+    splits: Sequence[Split] = ("train", "val"),
+    annotations: str | None = None,
+) -> Manifest:
+    """Kinetics-400, -600 or -700, its clips cut out or as stretches of whole videos; see ``read_kinetics``."""
+    arguments = {"num_classes": num_classes, "splits": splits, "annotations": _path(annotations)}
+    return _official(f"kinetics{num_classes}", root, labels, cache_dir, read_kinetics, arguments)
+
+
+def kinetics100(
+    *,
+    root: Path | None,
+    labels: Path | None,
+    cache_dir: Path,
+    classes: str | None = None,
+    train_list: str | None = None,
+    val_list: str | None = None,
+    annotations: str | None = None,
+) -> Manifest:
+    """The subset of Kinetics-400 that the user's files define; see ``read_kinetics100``."""
+    arguments = {"classes": classes, "train_list": train_list, "val_list": val_list, "annotations": annotations}
+    paths = {name: _path(value) for name, value in arguments.items()}
+    return _official("kinetics100", root, labels, cache_dir, read_kinetics100, paths)
+
+
+def something_something_v2(
+    *,
+    root: Path | None,
+    labels: Path | None,
+    cache_dir: Path,
+    splits: Sequence[Split] = ("train", "val"),
+    annotations: str | None = None,
+) -> Manifest:
+    """Something-Something V2 with its official JSON files; see ``read_something_something``."""
+    arguments = {"splits": splits, "annotations": _path(annotations)}
+    return _official("something_something_v2", root, labels, cache_dir, read_something_something, arguments)
+
+
+def something_something_v2_mini(
+    *,
+    root: Path | None,
+    labels: Path | None,
+    cache_dir: Path,
+    train_list: str | None = None,
+    val_list: str | None = None,
+    classes: str | None = None,
+    annotations: str | None = None,
+) -> Manifest:
+    """The subset of Something-Something V2 that the user's lists define; see ``read_something_something_mini``."""
+    arguments = {"train_list": train_list, "val_list": val_list, "classes": classes, "annotations": annotations}
+    paths = {name: _path(value) for name, value in arguments.items()}
+    return _official("something_something_v2_mini", root, labels, cache_dir, read_something_something_mini, paths)
+
+
+def jester(
+    *,
+    root: Path | None,
+    labels: Path | None,
+    cache_dir: Path,
+    splits: Sequence[Split] = ("train", "val"),
+    annotations: str | None = None,
+) -> Manifest:
+    """Jester, folders of images at 12 frames per second (with ``reader=frames``); see ``read_jester``."""
+    arguments = {"splits": splits, "annotations": _path(annotations)}
+    return _official("jester", root, labels, cache_dir, read_jester, arguments, images_fps=FRAMES_PER_SECOND)
+
+
+def diving48(*, root: Path | None, labels: Path | None, cache_dir: Path, annotations: str | None = None) -> Manifest:
+    """Diving48 with the labels of its second version; see ``read_diving48``."""
+    return _official("diving48", root, labels, cache_dir, read_diving48, {"annotations": _path(annotations)})
+
+
+def charades_ego(
+    *,
+    root: Path | None,
+    labels: Path | None,
+    cache_dir: Path,
+    whole_videos: bool = False,
+    annotations: str | None = None,
+) -> Manifest:
+    """Charades-Ego, a row for each action of a video, or for each video; see ``read_charades_ego``."""
+    arguments = {"whole_videos": whole_videos, "annotations": _path(annotations)}
+    return _official("charades_ego", root, labels, cache_dir, read_charades_ego, arguments)
 
 
 def moving_shapes(
@@ -84,11 +173,9 @@ def moving_shapes(
     textures_per_appearance: int = 1,
     seed: int = 0,
 ) -> Manifest:
-    """The embedded data set, made on first use; see ``ssl_video.data.moving_shapes`` for the arguments."""
+    """The embedded data set, made on first use; see ``SceneSettings`` for most arguments."""
     _no_labels(labels, "moving_shapes")
-    arguments = {
-        "generator": GENERATOR_VERSION,
-        "num_videos": num_videos,
+    scene: dict[str, Any] = {
         "size": size,
         "num_frames": num_frames,
         "object_scale": object_scale,
@@ -99,24 +186,10 @@ def moving_shapes(
         "texture_contrast": texture_contrast,
         "colour_spread": colour_spread,
         "textures_per_appearance": textures_per_appearance,
-        "seed": seed,
     }
-    made = root or cache_dir / "moving_shapes" / _digest(json.dumps(arguments))
-    make_moving_shapes(
-        made,
-        num_videos=num_videos,
-        size=size,
-        num_frames=num_frames,
-        object_scale=object_scale,
-        speed=speed,
-        speed_spread=speed_spread,
-        camera_jitter=camera_jitter,
-        num_distractors=num_distractors,
-        texture_contrast=texture_contrast,
-        colour_spread=colour_spread,
-        textures_per_appearance=textures_per_appearance,
-        seed=seed,
-    )
+    key = json.dumps({"generator": GENERATOR_VERSION, "num_videos": num_videos, **scene, "seed": seed})
+    made = root or cache_dir / "moving_shapes" / _digest(key)
+    make_moving_shapes(made, settings=SceneSettings(**scene), num_videos=num_videos, seed=seed)
     videos = [
         AnnotatedVideo(
             path=row["path"],
@@ -134,6 +207,31 @@ def moving_shapes(
 def _rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as text:
         return list(csv.DictReader(text))
+
+
+def _official(
+    name: str,
+    root: Path | None,
+    labels: Path | None,
+    cache_dir: Path,
+    read: Callable[..., list[AnnotatedVideo]],
+    arguments: Mapping[str, Any],
+    *,
+    images_fps: float | None = None,
+) -> Manifest:
+    """A data set with annotation files of its own: `read(root, **arguments)`."""
+    root = _needed(root, name)
+    _no_labels(labels, name)
+    return _cached(
+        lambda previous: index_annotated(root, read(root, **arguments), previous=previous, images_fps=images_fps),
+        root,
+        cache_dir,
+        key=" ".join([name, *(str(value) for value in arguments.values())]),
+    )
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _needed(root: Path | None, name: str) -> Path:

@@ -11,9 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ssl_video.cli import train
+from ssl_video.cli.parts import build_datamodule
 from ssl_video.data import index, sources
+from ssl_video.utils.config import build
 from ssl_video.utils.errors import InputError
+from support import archives
+from support.archives import KINETICS_TRAIN, KINETICS_VAL
 from support.folders import SMALL, numbered_folder, read_metrics
+from support.methods import compose_train
 from support.videos import MPEG4, write_video
 
 TINY_SHAPES: dict[str, Any] = {"num_videos": 8, "size": 32, "num_frames": 12}  # eight are made without processes
@@ -104,7 +109,7 @@ def test_folders_of_images_are_videos_where_asked(tmp_path: Path) -> None:
 
 
 def test_a_root_is_needed(tmp_path: Path) -> None:
-    for name in ("folder", "ucf101", "hmdb51"):
+    for name in ("folder", "ucf101", "hmdb51", "something_something_v2", "jester", "diving48", "charades_ego"):
         load = getattr(sources, name)
         with pytest.raises(InputError, match=f"dataset={name} needs dataset.root=DIR"):
             load(root=None, labels=None, cache_dir=tmp_path)
@@ -112,7 +117,13 @@ def test_a_root_is_needed(tmp_path: Path) -> None:
             load(root=tmp_path / "none", labels=None, cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "moving_shapes"])
+def test_a_root_is_needed_of_each_edition_of_kinetics(tmp_path: Path) -> None:
+    for edition in (400, 600, 700):
+        with pytest.raises(InputError, match=f"dataset=kinetics{edition} needs dataset.root=DIR"):
+            sources.kinetics(root=None, labels=None, cache_dir=tmp_path, num_classes=edition)
+
+
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "moving_shapes", "kinetics100", "jester", "charades_ego"])
 def test_data_sets_with_labels_of_their_own_refuse_a_csv(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"{name} brings its own labels; use dataset=folder"):
         getattr(sources, name)(root=tmp_path, labels=tmp_path / "labels.csv", cache_dir=tmp_path)
@@ -203,6 +214,72 @@ def test_they_train_from_the_command_line(
     table = pq.read_table("run/videos.parquet")
     assert table.num_rows == used
     assert set(table["split"].to_pylist()) == {"train"}, "the test part is not trained on"
+
+
+# --- data sets with annotation files of other kinds -------------------------------------------------------------------
+
+
+def lists_of_kinetics100(folder: Path) -> list[str]:
+    words = []
+    for split, rows in (("train", KINETICS_TRAIN), ("val", KINETICS_VAL)):
+        lines = [
+            f"{split.capitalize()}/{label}/{name}_{start:06d}_{end:06d}.mp4*{label == 'abseiling':d}"
+            for label, name, start, end in rows
+        ]
+        words.append(f"dataset.source.{split}_list={archives.write(folder / f'{split}.lst', chr(10).join(lines))}")
+    return words
+
+
+def lists_of_mini(folder: Path) -> list[str]:
+    files = (
+        archives.write(folder / "train.txt", "78687\n42326\n"),
+        archives.write(folder / "val.txt", "74225\n116154\n"),
+    )
+    return [f"dataset.source.train_list={files[0]}", f"dataset.source.val_list={files[1]}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "more", "used"),
+    [
+        ("kinetics400", archives.make_kinetics, None, 4),
+        ("kinetics600", archives.make_kinetics, None, 4),
+        ("kinetics700", archives.make_kinetics, None, 4),
+        ("kinetics100", archives.make_kinetics, lists_of_kinetics100, 4),
+        ("something_something_v2", archives.make_something_something, None, 2),
+        ("something_something_v2_mini", archives.make_something_something, lists_of_mini, 2),
+        ("jester", archives.make_jester, None, 2),
+        ("diving48", archives.make_diving48, None, 2),
+        ("charades_ego", archives.make_charades_ego, None, 5),
+    ],
+)
+def test_presets_give_batches(tmp_path: Path, name: str, make: Any, more: Any, used: int) -> None:
+    """From the command line's words to pixels: reader, parser and layout fit each other."""
+    root = make(tmp_path / "data")
+    config = compose_train(
+        f"dataset={name}",
+        f"dataset.root={root}",
+        f"cache_dir={tmp_path / 'cache'}",
+        "batch_size=2",
+        *(more(tmp_path) if more else []),
+        *(word for word in SMALL if not word.startswith(("batch_size", "method"))),
+    )
+    datamodule = build_datamodule(config, sampler=build(config.sampler), transform=build(config.transform))
+    assert len(datamodule.train_rows()) == used
+    batch = next(iter(datamodule.training_loader(1)))
+    assert batch.clips.shape == (2, 2, 3, 4, 32, 32)
+    assert not batch.failures
+    assert len(datamodule.class_names) >= 1
+
+
+def test_annotations_make_manifests_of_their_own(tmp_path: Path, probed: list[str]) -> None:
+    root = archives.make_charades_ego(tmp_path / "data")
+    load = functools.partial(sources.charades_ego, root=root, labels=None, cache_dir=tmp_path / "cache")
+    assert len(load()) == 6
+    assert sorted(probed) == ["0A8CF.mp4", "0A8CFEGO.mp4", "T5ECUEGO.mp4", "YSKX3.mp4"], "each file once"
+    assert len(load(whole_videos=True)) == 4
+    probed.clear()
+    assert len(load()) == 6
+    assert probed == []
 
 
 def test_missing_videos_of_a_list_are_told(
