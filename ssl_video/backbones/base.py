@@ -30,6 +30,13 @@ class Backbone(nn.Module, ABC):
         """Map clips [N,C,T,H,W] to features [N,D]: the feature map's mean over time and space."""
         return self.feature_map(clips).mean(dim=(2, 3, 4))
 
+    def other_names(self, name: str) -> tuple[str, ...]:
+        """What published weights call a tensor that `state_dict` calls `name`; each place of the tuple is one naming.
+
+        Names that differ only by a prefix of all tensors need none.
+        """
+        return ()
+
     def check_clips(self, clips: Tensor) -> None:
         """Refuse clips that this backbone cannot take.
 

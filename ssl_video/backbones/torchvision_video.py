@@ -1,5 +1,6 @@
 """The four 3D networks of torchvision, without their classifier and untrained."""
 
+import re
 from typing import Literal
 
 from torch import Tensor, nn
@@ -46,3 +47,12 @@ class TorchvisionVideo(Backbone):
         self.check_clips(clips)
         features: Tensor = self.layers(clips)
         return features
+
+    def other_names(self, name: str) -> tuple[str, ...]:
+        """Names of torchvision's residual ones, and those of its 2D ResNet-18; S3D's differ by the prefix only."""
+        if self.name == "s3d":
+            return ()
+        in_video = re.sub(r"^layers\.(\d)\.", r"layer\1.", name).replace("layer0.", "stem.")
+        in_images = re.sub(r"^stem\.0\.", "conv1.", re.sub(r"^stem\.1\.", "bn1.", in_video))
+        in_images = re.sub(r"\.conv(\d)\.0\.", r".conv\1.", re.sub(r"\.conv(\d)\.1\.", r".bn\1.", in_images))
+        return in_video, in_images
