@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from ssl_video.utils.checkpoint import write_atomically
+from ssl_video.utils.files import write_atomically
 
 
 class MetricsCSV(pl.Callback):

@@ -38,7 +38,7 @@ class Progress(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
     ) -> None:
         """Moves the bar, or writes a line when it is time."""
-        self._clips += batch.clips.shape[0] * batch.clips.shape[1] * trainer.world_size
+        self._clips += batch.num_clips * trainer.world_size
         now = time.monotonic()
         rate = self._clips / max(now - self._start, 1e-9)
         if self._bar is not None:

@@ -11,6 +11,8 @@ COMMANDS = {
     "train": ("ssl_video.cli.train", "pre-train a backbone (overrides as for train.py)"),
     "evaluate": ("ssl_video.cli.evaluate", "measure a backbone (overrides as for evaluate.py)"),
     "index": ("ssl_video.cli.index", "write the manifest of a folder of videos"),
+    "motion": ("ssl_video.cli.motion", "measure where and when videos move, for samplers that choose by it"),
+    "show": ("ssl_video.cli.show", "draw what a method really sees (overrides as for train.py)"),
     "table": ("ssl_video.cli.table", "print the results below some folders as one table"),
     "demo": ("ssl_video.cli.demo", "make data, pre-train, evaluate, draw: a few minutes"),
 }

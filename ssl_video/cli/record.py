@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerStatus
 
+from ssl_video.callbacks.sampler_flags import SamplerFlags
 from ssl_video.data.datamodule import VideoDataModule
-from ssl_video.utils.checkpoint import write_atomically
 from ssl_video.utils.config import plain
+from ssl_video.utils.files import write_atomically
 from ssl_video.utils.run import Job, environment, peak_memory_bytes, read_record, write_config, write_json, write_text
 
 
@@ -27,7 +29,7 @@ def describe_start(
     run_dir.mkdir(parents=True, exist_ok=True)
     previous = read_record(run_dir) if checkpoint is not None else {}
     record = {"choices": job.choices, "overrides": job.overrides, **environment(config.trainer.accelerator)}
-    record |= {"manifest_hash": datamodule.manifest.content_hash(), **counts, "finished": False}
+    record |= {"manifest_hash": datamodule.manifest.content_hash(), **counts, **_labels(datamodule), "finished": False}
     write_config(run_dir / "config.yaml", plain(config))
     write_json(run_dir / "run.json", record | {"seconds": previous.get("seconds", 0.0)})
     used = datamodule.manifest.table.take(datamodule.train_rows())
@@ -39,6 +41,8 @@ def describe_start(
         print(f"Resuming from {checkpoint}")
     if torch.cuda.is_available() and config.trainer.accelerator == "cpu":
         print("A GPU is there but not used; trainer=gpu uses it.")
+    if (note := datamodule.check_motion()) is not None:
+        print(note, file=sys.stderr)
 
 
 def _counts(datamodule: VideoDataModule) -> dict[str, int]:
@@ -53,6 +57,20 @@ def _counts(datamodule: VideoDataModule) -> dict[str, int]:
     }
 
 
+def _labels(datamodule: VideoDataModule) -> dict[str, Any]:
+    """How labels were hidden, where they were: without it, numbers of different splits look comparable."""
+    split, semi = datamodule.label_split, datamodule.semi
+    if split is None or semi is None:
+        return {}
+    return {
+        "split_family": split.family,
+        "label_fraction": semi.label_fraction,
+        "label_seed": semi.label_seed,
+        "labeled": len(split.labeled),
+        "unlabeled": len(split.unlabeled),
+    }
+
+
 def _summary(config: DictConfig, job: Job, datamodule: VideoDataModule, counts: dict[str, int]) -> str:
     notes = {
         "missing or unreadable, see unreadable_videos.tsv": counts["missing"] + counts["undecodable"],
@@ -60,6 +78,8 @@ def _summary(config: DictConfig, job: Job, datamodule: VideoDataModule, counts: 
         "files not in the CSV, left out": datamodule.manifest.num_left_out,
     }
     told = "".join(f"; {number} {what}" for what, number in notes.items() if number)
+    if datamodule.label_split is not None:
+        told += f"; {len(datamodule.label_split.labeled)} with labels (split: {datamodule.label_split.family})"
     sampler = datamodule.sampler
     return (
         f"{job.choices['method']} on {datamodule.name}: {counts['used']} of {counts['videos']} videos{told}\n"
@@ -85,6 +105,12 @@ def close_loggers(trainer: pl.Trainer) -> None:
         wandb.finish(exit_code=0 if trainer.state.finished else 1)
 
 
+def _sampler_flags(trainer: pl.Trainer) -> dict[str, int]:
+    """How many samples of the first process carry each flag of the sampler."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((dict(callback.counts) for callback in callbacks if isinstance(callback, SamplerFlags)), {})
+
+
 def record_end(run_dir: Path, trainer: pl.Trainer, datamodule: VideoDataModule, *, seconds: float) -> None:
     """Adds what only the end knows, however it came (seconds of a resumed run add up), and says where the run lies."""
     if not trainer.is_global_zero:
@@ -92,14 +118,13 @@ def record_end(run_dir: Path, trainer: pl.Trainer, datamodule: VideoDataModule, 
     finished = trainer.state.status == TrainerStatus.FINISHED
     record: dict[str, Any] = read_record(run_dir)
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-    frames = (
-        progress.total.processed * datamodule.batch_size * datamodule.sampler.num_views * datamodule.sampler.num_frames
-    )
+    frames = progress.total.processed * datamodule.frames_per_batch()
     record |= {
         "finished": finished,
         "steps": trainer.global_step,
         "seconds": round(record["seconds"] + seconds, 1),
         "decoded_frames": frames * trainer.world_size,
+        "sampler_flags": _sampler_flags(trainer),
         "peak_memory_bytes": peak_memory_bytes(),
     }
     write_json(run_dir / "run.json", record)

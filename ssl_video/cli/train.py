@@ -32,9 +32,9 @@ def train(config: DictConfig, job: Job) -> Path:
     run_dir = resumed or new_run_dir(config.run_dir, job)
     if resumed is None:
         refuse_existing(run_dir)
-    method, datamodule = build_checked(config)
-    trainer = build_trainer(config, job, run_dir, datamodule)
     checkpoint = checkpoint_of(config, resumed)
+    method, datamodule = build_checked(config, starts=checkpoint is None)
+    trainer = build_trainer(config, job, run_dir, datamodule)
     if checkpoint is not None and is_finished(checkpoint, method, trainer, datamodule):
         print(f"{run_dir} is finished: nothing to do.")
         return run_dir

@@ -96,7 +96,8 @@ def complete_overrides(overrides: list[str]) -> list[str]:
         "backbone": weights.config["backbone"],
         "input_transform": weights.config["input_transform"],
         "dataset": weights.dataset,
-        "reader": weights.config["reader"],
+        # Another data set may need another reader, such as one of images, and says so itself.
+        "reader": weights.config["reader"] if "dataset" not in given else None,
     }
     brought = []
     for group, node in nodes.items():

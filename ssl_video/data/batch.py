@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -30,6 +31,7 @@ class Sample:
         epoch: epoch the sample belongs to.
         position: place of the sample in the epoch.
         failures: the videos that failed on the way to this sample.
+        flags: what the sampler noted of its draw; see ``ClipRequest``.
     """
 
     clips: Tensor | None
@@ -40,6 +42,7 @@ class Sample:
     epoch: int
     position: int
     failures: tuple[Failure, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class ClipBatch:
         positions: ``[B]`` int64, places in the epoch.
         epoch: the epoch all samples belong to.
         failures: videos that could not be read while the batch was made.
+        flags: how many of its samples carry each flag of the sampler; see ``ClipRequest``.
     """
 
     clips: Tensor
@@ -65,6 +69,7 @@ class ClipBatch:
     positions: Tensor
     epoch: int = 0
     failures: tuple[Failure, ...] = field(default=())
+    flags: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.clips.ndim != 6:
@@ -76,6 +81,11 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return self.clips.shape[0]
+
+    @property
+    def num_clips(self) -> int:
+        """B·V, clips of all videos."""
+        return self.clips.shape[0] * self.clips.shape[1]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
         """Moves the tensors to ``device``; Lightning calls this."""
@@ -114,4 +124,5 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         positions=torch.tensor([sample.position for sample in readable]),
         epoch=readable[0].epoch,
         failures=failures,
+        flags=dict(Counter(flag for sample in readable for flag in sample.flags)),
     )

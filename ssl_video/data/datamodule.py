@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,14 @@ from torch.utils.data import DataLoader
 
 from ssl_video.data.batch import ClipBatch, Sample, collate
 from ssl_video.data.dataset import ClipSampler, ClipTransform, ReaderFactory, VideoDataset
+from ssl_video.data.label_split import LabelSplit
 from ssl_video.data.manifest import Manifest
+from ssl_video.data.motion import MotionTables, motion_folder
 from ssl_video.data.order import BatchOrder
+from ssl_video.data.semi_batch import SemiBatch, SemiCollate
+from ssl_video.data.semi_dataset import SemiDataset
+from ssl_video.data.semi_order import SemiOrder
+from ssl_video.data.semi_part import SemiPart
 from ssl_video.data.splits import class_indices, split_rows
 from ssl_video.utils.distributed import rank, world_size
 from ssl_video.utils.errors import InputError
@@ -52,6 +58,7 @@ class VideoDataModule(pl.LightningDataModule):
         batch_size: videos per device.
         seed: the run's seed.
         cache_dir: folder for manifests and made data.
+        semi: which training videos keep their label, and how the others are seen; batches are then ``SemiBatch``.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class VideoDataModule(pl.LightningDataModule):
         batch_size: int,
         seed: int,
         cache_dir: Path,
+        semi: SemiPart | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -93,9 +101,12 @@ class VideoDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.cache_dir = cache_dir
+        self.semi = semi
+        self.label_split: LabelSplit | None = None
         self.class_names: list[str] = []
         self.too_short: list[int] = []
         self._manifest: Manifest | None = None
+        self._motion: MotionTables | None = None
         self._consumed_batches = 0
         self._train_rows: NDArray[np.int64] | None = None
 
@@ -126,6 +137,14 @@ class VideoDataModule(pl.LightningDataModule):
             split_seed=self.split_seed,
             test_groups=self.test_groups,
         )
+        if self.semi is not None:
+            self.label_split = self.semi.split(
+                manifest,
+                name=str(self.name),
+                rows=self.splits["train"],
+                labels=self.labels,
+                class_names=self.class_names,
+            )
         self._manifest = manifest
 
     def _refuse_unreadable(self, manifest: Manifest) -> None:
@@ -154,6 +173,16 @@ class VideoDataModule(pl.LightningDataModule):
             InputError: names both and the way out.
         """
         rows = self.train_rows()
+        if self.semi is not None:
+            assert self.label_split is not None
+            self.semi.refuse_too_few(
+                self._pools(),
+                batch_size=self.batch_size,
+                num_processes=num_processes,
+                name=str(self.name),
+                family=self.label_split.family,
+            )
+            return
         if len(rows) >= self.batch_size * num_processes:
             return
         left_out = f" ({len(self.too_short)} are shorter than the {self.sampler.min_frames} frames that sampler needs)"
@@ -165,6 +194,35 @@ class VideoDataModule(pl.LightningDataModule):
             f"videos of {self.name}{left_out if self.too_short else ''}. "
             + (f"Use batch_size={fitting} or less." if fitting else "Give longer videos, or shorter clips.")
         )
+
+    @property
+    def motion(self) -> MotionTables:
+        """The motion tables there were when they were first asked for."""
+        if self._motion is None:
+            manifest = self.manifest.parquet_file
+            self._motion = MotionTables(None if manifest is None else motion_folder(manifest))
+        return self._motion
+
+    def check_motion(self) -> str | None:
+        """Says how many training videos have no motion table where the sampler chooses by motion, None where all have.
+
+        Raises:
+            InputError: some have none, and the sampler's ``missing_motion`` is ``error``.
+        """
+        if not getattr(self.sampler, "uses_motion", False):
+            return None
+        rows = self.train_rows()
+        missing = sum(self.manifest.segment(int(row)) not in self.motion for row in rows)
+        if not missing:
+            return None
+        root = "" if self.root is None else f" dataset.root={self.root}"
+        told = (
+            f"{missing} of {len(rows)} training videos of {self.name} have no motion table. To make them: "
+            f"ssl-video motion dataset={self.name}{root} (and what else of dataset= and cache_dir= this command has)."
+        )
+        if getattr(self.sampler, "missing_motion", "uniform") == "error":
+            raise InputError(f"{told} Or set sampler.missing_motion=uniform, which draws uniformly there.")
+        return f"{told} Until then frames and patches are drawn without regard to motion there."
 
     def train_rows(self) -> NDArray[np.int64]:
         """The rows of this run: readable, and long enough where the sampler's end policy is ``error``."""
@@ -182,26 +240,64 @@ class VideoDataModule(pl.LightningDataModule):
 
     def batches_per_epoch(self, num_processes: int) -> int:
         """Batches of one epoch on each of so many devices."""
-        return len(self.train_rows()) // (self.batch_size * num_processes)
+        return self._training_order(rank=0, world_size=num_processes).batches_per_epoch
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def frames_per_batch(self) -> int:
+        """Frames that are decoded for one training batch on a device."""
+        frames = self.sampler.num_views * self.sampler.num_frames
+        if self.semi is None:
+            return self.batch_size * frames
+        labeled, unlabeled = self.semi.batch_sizes(self.batch_size)
+        samplers = [view.sampler for view in self.semi.views.values()]
+        return labeled * frames + unlabeled * sum(own.num_views * own.num_frames for own in samplers)
+
+    def _pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Labelled and unlabelled rows of this run."""
+        usable = self.train_rows()
+        assert self.semi is not None and self.label_split is not None
+        return self.semi.pools(self.label_split, usable)
+
+    def _training_order(
+        self, *, rank: int, world_size: int, num_batches: int | None = None, first_batch: int = 0
+    ) -> BatchOrder | SemiOrder:
+        common: dict[str, Any] = {
+            "num_batches": num_batches,
+            "first_batch": first_batch,
+            "seed": self.seed,
+            "rank": rank,
+            "world_size": world_size,
+        }
+        if self.semi is None:
+            return BatchOrder(self.train_rows(), batch_size=self.batch_size, **common)
+        labeled, unlabeled = self.semi.batch_sizes(self.batch_size)
+        return SemiOrder(
+            *self._pools(),
+            batch_size=labeled,
+            unlabeled_batch_size=unlabeled,
+            epoch_by=self.semi.epoch_by,
+            **common,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches ``[B, V, C, T, H, W]`` of all epochs, going on where the checkpoint stopped."""
         assert self.trainer is not None
         return self.training_loader(self.trainer.max_steps * self.trainer.accumulate_grad_batches)
 
-    def training_loader(self, num_batches: int) -> DataLoader[Sample]:
+    def training_loader(self, num_batches: int) -> DataLoader[Any]:
         """As ``train_dataloader``, for a run of so many batches on each device."""
-        order = BatchOrder(
-            self.train_rows(),
-            batch_size=self.batch_size,
-            num_batches=num_batches,
-            first_batch=self._consumed_batches,
-            seed=self.seed,
-            rank=rank(),
-            world_size=world_size(),
+        order = self._training_order(
+            rank=rank(), world_size=world_size(), num_batches=num_batches, first_batch=self._consumed_batches
         )
-        dataset = self._dataset(self.train_rows(), self.sampler, self.transform, unreadable="replace")
-        return self._loader(dataset, order)
+        if self.semi is None:
+            dataset = self._dataset(self.train_rows(), self.sampler, self.transform, unreadable="replace")
+            return self._loader(dataset, order)
+        labeled, unlabeled = (
+            self._dataset(rows, self.sampler, self.transform, unreadable="replace") for rows in self._pools()
+        )
+        unlabeled.labels = np.full_like(self.labels, -1)
+        return self._loader(
+            SemiDataset(labeled, unlabeled, views=self.semi.views), order, collate_fn=SemiCollate(self.labels)
+        )
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """The val split with the training sampler, in fixed order, nothing dropped."""
@@ -239,20 +335,29 @@ class VideoDataModule(pl.LightningDataModule):
             open_reader=self.open_reader,
             seed=self.seed,
             unreadable=unreadable,
+            motion=self.motion if getattr(sampler, "uses_motion", False) else None,
         )
 
-    def _loader(self, dataset: VideoDataset, order: BatchOrder) -> DataLoader[Sample]:
+    def _loader(
+        self,
+        dataset: VideoDataset | SemiDataset,
+        order: BatchOrder | SemiOrder,
+        *,
+        collate_fn: Callable[..., ClipBatch | SemiBatch] = collate,
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_sampler=order,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=collate_fn,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_prepare_worker,
         )
 
-    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+    def transfer_batch_to_device(
+        self, batch: ClipBatch | SemiBatch, device: torch.device, dataloader_idx: int
+    ) -> ClipBatch | SemiBatch:
         """Moves the batch while the device computes."""
         return batch.to(device, non_blocking=True)
 
@@ -261,11 +366,16 @@ class VideoDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         done: int = progress.current.processed
-        return {
+        state = {
             "consumed_batches": done,
             "rows": torch.from_numpy(self.train_rows()),
             "manifest_hash": self.manifest.content_hash(),
+            "motion": self._motion_fingerprint(),
         }
+        return state if self.semi is None else state | {"labeled_rows": torch.from_numpy(self._pools()[0])}
+
+    def _motion_fingerprint(self) -> str:
+        return self.motion.fingerprint() if getattr(self.sampler, "uses_motion", False) else ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the batch after the last one that was processed, on the run's own list of videos.
@@ -278,8 +388,18 @@ class VideoDataModule(pl.LightningDataModule):
                 f"The videos of {self.name} (files, labels or splits) have changed since the run began; it can go on "
                 "only with what it began with. Put them back, or start a new run."
             )
+        if state_dict.get("motion", "") != self._motion_fingerprint():
+            raise InputError(
+                f"The motion tables of {self.name} have changed since the run began, and the sampler would draw other "
+                "frames; put them back as they were, or start a new run."
+            )
         self._consumed_batches = state_dict["consumed_batches"]
         self.use_rows(state_dict["rows"].numpy())
+        if self.semi is not None and self._pools()[0].tolist() != state_dict["labeled_rows"].tolist():
+            raise InputError(
+                f"Other videos of {self.name} are labelled now than when the run began (label_fraction, label_seed or "
+                "label_split_file has changed); leave these as they were, or start a new run."
+            )
 
 
 def _prepare_worker(worker: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ssl_video.data.batch import Failure, Sample
 from ssl_video.data.manifest import Manifest, Segment
+from ssl_video.data.motion import MotionTables
 from ssl_video.data.order import SampleKey
 from ssl_video.data.readers.base import VideoReader
 from ssl_video.data.samplers.base import ClipRequest
@@ -53,6 +55,14 @@ class ClipTransform(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class View:
+    """One way of seeing a video: which of its frames, and what is made of them."""
+
+    sampler: ClipSampler
+    transform: ClipTransform
+
+
 class VideoDataset(Dataset[Sample]):
     """Samples of a manifest's rows, each a pure function of (seed, epoch, position).
 
@@ -68,6 +78,7 @@ class VideoDataset(Dataset[Sample]):
         unreadable: ``replace`` draws another video by a rule of (seed, epoch, position, attempt), so that a resumed
             run replaces it by the same one; ``report`` gives a sample without clips (evaluation must not swap videos).
         attempts: replacements that may fail in a row before the sample gives up.
+        motion: motion tables, for samplers that choose by motion.
     """
 
     def __init__(
@@ -83,6 +94,7 @@ class VideoDataset(Dataset[Sample]):
         seed: int,
         unreadable: Literal["replace", "report"] = "replace",
         attempts: int = 10,
+        motion: MotionTables | None = None,
     ) -> None:
         self.manifest = manifest
         self.rows = rows
@@ -94,31 +106,41 @@ class VideoDataset(Dataset[Sample]):
         self.seed = seed
         self.unreadable = unreadable
         self.attempts = attempts
+        self.motion = motion
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: SampleKey) -> Sample:
+        return self.samples(key, [View(self.sampler, self.transform)])[0]
+
+    def samples(self, key: SampleKey, views: Sequence[View]) -> list[Sample]:
+        """One video's sample in each view, the file opened once; what failed on the way stands with the first."""
         failures: list[Failure] = []
         for attempt in range(self.attempts):
             row = key.row if attempt == 0 else self._replacement(key, attempt)
             try:
-                clips, indices = self._read(row, np.random.default_rng([self.seed, key.epoch, key.position, attempt]))
+                rng = np.random.default_rng([self.seed, key.epoch, key.position, attempt])
+                seen = self._read(row, views, rng)
             except UnreadableVideo as fault:
                 failures.append(Failure(row, str(fault)))
                 if self.unreadable == "report":
-                    return self._without_clips(key, failures)
+                    return [self._without_clips(key, failures)] * len(views)
                 continue
-            return Sample(
-                clips=clips,
-                indices=indices,
-                label=int(self.labels[row]),
-                row=row,
-                video=int(self.videos[row]),
-                epoch=key.epoch,
-                position=key.position,
-                failures=tuple(failures),
-            )
+            return [
+                Sample(
+                    clips=clips,
+                    indices=torch.from_numpy(request.indices),
+                    label=int(self.labels[row]),
+                    row=row,
+                    video=int(self.videos[row]),
+                    epoch=key.epoch,
+                    position=key.position,
+                    failures=() if place else tuple(failures),
+                    flags=request.flags if request.within_gaps else (*request.flags, "outside_gaps"),
+                )
+                for place, (clips, request) in enumerate(seen)
+            ]
         named = "; ".join(f"{self.manifest.segment(f.row).path}: {f.reason}" for f in failures)
         raise RuntimeError(
             f"{self.attempts} videos in a row could not be read at epoch {key.epoch}, position {key.position}; the "
@@ -133,20 +155,47 @@ class VideoDataset(Dataset[Sample]):
         nothing = torch.empty(0, 0, dtype=torch.int64)
         return Sample(None, nothing, -1, key.row, int(self.videos[key.row]), key.epoch, key.position, tuple(failures))
 
-    def _read(self, row: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _read(self, row: int, views: Sequence[View], rng: np.random.Generator) -> list[tuple[Tensor, ClipRequest]]:
         segment = self.manifest.segment(row)
-        request = self.sampler(segment, rng)
+        if self.motion is not None and any(getattr(view.sampler, "uses_motion", False) for view in views):
+            segment = replace(segment, motion=self.motion.read(segment))
+        requests = [view.sampler(segment, rng) for view in views]
         reader = self.open_reader(self.manifest.file(row))
         try:
-            frames = reader.read(
-                (request.indices + segment.first_frame).reshape(-1),
-                size=self.transform.decode_size(segment.height, segment.width),
-            )
+            frames = _read_views(reader, segment, views, requests)
         finally:
             reader.close()
-        clips = torch.from_numpy(frames).unflatten(0, request.indices.shape)
-        with seeded(int(rng.integers(2**63))):
-            return self.transform(clips), torch.from_numpy(request.indices)
+        seen = []
+        for view, request, own in zip(views, requests, frames, strict=True):
+            clips = torch.from_numpy(own).unflatten(0, request.indices.shape)
+            with seeded(int(rng.integers(2**63))):
+                seen.append((view.transform(clips), request))
+        return seen
+
+
+def _read_views(
+    reader: VideoReader, segment: Segment, views: Sequence[View], requests: Sequence[ClipRequest]
+) -> list[NDArray[np.uint8]]:
+    """Frames ``[V * T, H, W, 3]`` of each view, in one pass where all take whole frames of one size."""
+    sizes = {view.transform.decode_size(segment.height, segment.width) for view in views}
+    if len(sizes) > 1 or any(request.box is not None for request in requests):
+        return [_read_view(reader, segment, view, own) for view, own in zip(views, requests, strict=True)]
+    wanted = [request.indices.reshape(-1) + segment.first_frame for request in requests]
+    frames = reader.read(np.concatenate(wanted), size=sizes.pop())
+    return np.split(frames, np.cumsum([len(own) for own in wanted])[:-1])
+
+
+def _read_view(reader: VideoReader, segment: Segment, view: View, request: ClipRequest) -> NDArray[np.uint8]:
+    """Frames ``[V * T, H, W, 3]`` of all clips: in one pass, or, where each has its own box, clip by clip."""
+    wanted = request.indices + segment.first_frame
+    if request.box is None:
+        size = view.transform.decode_size(segment.height, segment.width)
+        return reader.read(wanted.reshape(-1), size=size)
+    clips = []
+    for indices, (top, left, height, width) in zip(wanted, request.box.tolist(), strict=True):
+        size = view.transform.decode_size(height, width)
+        clips.append(reader.read(indices, box=(top, left, height, width), size=size))
+    return np.concatenate(clips)
 
 
 @contextmanager

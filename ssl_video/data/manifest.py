@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.files import write_atomically
+
+if TYPE_CHECKING:
+    from ssl_video.data.motion import Motion
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"ssl_video"
@@ -58,6 +60,7 @@ class Segment:
         num_frames: frames of the segment.
         fps: average frames per second.
         width, height: pixels as displayed, after rotation.
+        motion: its motion table, if it has one and its sampler asks for it.
     """
 
     row: int
@@ -69,6 +72,7 @@ class Segment:
     fps: float
     width: int
     height: int
+    motion: "Motion | None" = field(default=None, compare=False, repr=False)
 
 
 class Manifest:
@@ -82,15 +86,19 @@ class Manifest:
         table: the columns of `COLUMNS`, then the label columns (strings, or null where a video has none).
         label_columns: names of the label columns.
         num_left_out: video files under the root that are no part of the data set.
+        parquet_file: the file it was opened from; None where it was not, and in other processes.
     """
 
-    def __init__(self, table: pa.Table, *, root: Path, mapped_file: Path | None = None) -> None:
+    def __init__(
+        self, table: pa.Table, *, root: Path, mapped_file: Path | None = None, parquet_file: Path | None = None
+    ) -> None:
         """Wraps a table that `from_records` or `open` made.
 
         Args:
             table: a table with this module's metadata.
             root: folder that the paths are relative to.
             mapped_file: the Arrow file that the table is mapped from, if it is; other processes then map it too.
+            parquet_file: the file it was opened from, if it was.
         """
         description = _description(table.schema, source="the table")
         self.table = table
@@ -98,6 +106,7 @@ class Manifest:
         self.label_columns: list[str] = list(description["label_columns"])
         self.num_left_out: int = description["num_left_out"]
         self._mapped_file = mapped_file
+        self.parquet_file = parquet_file
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -112,7 +121,7 @@ class Manifest:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of the manifest must be in 0..{len(self) - 1}.")
         values = {name: self.table.column(name)[row].as_py() for name in _SEGMENT_SOURCES}
-        first_frame, end_frame = _bounds(values)
+        first_frame, end_frame = frame_bounds(values)
         return Segment(
             row=row,
             segment_id=values["segment_id"],
@@ -157,8 +166,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Writes Parquet; another process sees the old file or the whole new one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, lambda temporary: pq.write_table(self.table, temporary, compression="zstd"))
+        write_atomically(path, lambda temporary: pq.write_table(self.table, temporary, compression="zstd"))
 
     @classmethod
     def from_records(
@@ -224,11 +232,10 @@ class Manifest:
         folder = platformdirs.user_cache_path("ssl_video") if cache_dir is None else Path(cache_dir)
         mapped_file = folder / "manifests" / f"{content_key}.arrow"
         if not mapped_file.exists():
-            mapped_file.parent.mkdir(parents=True, exist_ok=True)
             _copy_as_arrow(path, mapped_file)
         table = _map_table(mapped_file)
         description = _description(table.schema, source=str(path))
-        return cls(table, root=Path(root or description["root"]), mapped_file=mapped_file)
+        return cls(table, root=Path(root or description["root"]), mapped_file=mapped_file, parquet_file=path)
 
 
 _SEGMENT_SOURCES = (
@@ -237,7 +244,7 @@ _SEGMENT_SOURCES = (
 )
 
 
-def _bounds(values: Mapping[str, Any]) -> tuple[int, int]:
+def frame_bounds(values: Mapping[str, Any]) -> tuple[int, int]:
     """First frame, and the frame behind the last, of a segment; both stay inside the file."""
     num_frames, fps = values["num_frames"] or 0, values["fps"] or 0.0
     start, end = values["start_seconds"], values["end_seconds"]
@@ -293,7 +300,7 @@ def _copy_as_arrow(parquet: Path, target: Path) -> None:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
 
-    _write_atomically(target, write)
+    write_atomically(target, write)
 
 
 def _map_table(path: Path) -> pa.Table:
@@ -306,17 +313,3 @@ def _map_manifest(path: Path, root: Path) -> Manifest:
 
 def _unpickled(table: pa.Table, root: Path) -> Manifest:
     return Manifest(table, root=root)
-
-
-def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes beside the target and renames, so that a reader never sees half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

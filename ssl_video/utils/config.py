@@ -94,7 +94,8 @@ def compose_checked(
         config_name: the primary file, ``train`` or ``evaluate``.
         overrides: as on the command line, without ``-m`` and the like.
         provided: per node, the arguments that the program passes itself (``{"method": {"backbone", ...}}``).
-        settings: class whose annotations are the types of the top-level values.
+        settings: class whose annotations are the types of the top-level values; where the type is itself such a class,
+            its keys stand in a node of that name beside the arguments of what the node builds.
         config_dirs: further folders with config groups.
 
     Raises:
@@ -106,7 +107,7 @@ def compose_checked(
         except (HydraException, OmegaConfBaseException) as fault:
             together = str(fault).splitlines()[0]
             raise InputError(_report(_faults_of_overrides(config_name, overrides, together))) from None
-    faults = check_targets(config, provided=provided) or _check_settings(config, settings)
+    faults = check_targets(config, provided=provided, settings=settings) or _check_settings(config, settings)
     if faults:
         raise InputError(_report(faults))
     return config
@@ -126,7 +127,7 @@ def _faults_of_overrides(config_name: str, overrides: Sequence[str], together: s
     accepted: list[str] = []
     faults = []
     # Group choices first: a key may exist only in the chosen companion.
-    for override in sorted(overrides, key=lambda text: "." in text.split("=")[0]):
+    for override in sorted(overrides, key=lambda text: not _chooses_a_group(text)):
         try:
             compose(config_name, overrides=[*accepted, override])
             accepted.append(override)
@@ -134,6 +135,11 @@ def _faults_of_overrides(config_name: str, overrides: Sequence[str], together: s
             faults.append(_explain(config_name, accepted, override, fault))
     # Each may compose when the others came before it; as they were given they don't.
     return faults or [together]
+
+
+def _chooses_a_group(override: str) -> bool:
+    group = override.split("=")[0].lstrip("+~").split("@")[0]
+    return (conf_dir() / group).is_dir()
 
 
 def _explain(config_name: str, accepted: Sequence[str], override: str, fault: Exception) -> str:
@@ -176,26 +182,34 @@ def _nearest(name: str, names: Collection[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def check_targets(config: DictConfig, *, provided: Mapping[str, Collection[str]]) -> list[str]:
+def check_targets(config: DictConfig, *, provided: Mapping[str, Collection[str]], settings: type = object) -> list[str]:
     """Faults of every node that builds an object: unknown target, unknown or missing key, value of another type."""
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as fault:
         return [str(fault).splitlines()[0]]
+    own = typing.get_type_hints(settings)
     faults: list[str] = []
     for path, node in _target_nodes(plain):
-        faults += _check_node(path, node, provided.get(path, ()))
+        arguments = {key: value for key, value in node.items() if key not in _own_keys(own.get(path))}
+        faults += _check_node(path, arguments, provided.get(path, ()))
     faults += [f"{path}: must be given ({path}=…)" for path in sorted(OmegaConf.missing_keys(config))]
     return faults
 
 
-def _check_settings(config: DictConfig, settings: type) -> list[str]:
-    hints = typing.get_type_hints(settings, include_extras=True)
-    return [
-        f"{key}={config[key]!r}: {problem}"
-        for key, hint in hints.items()
-        if (problem := _wrong_type(config[key], hint))
-    ]
+def _check_settings(config: DictConfig, settings: type, prefix: str = "") -> list[str]:
+    faults = []
+    for key, hint in typing.get_type_hints(settings, include_extras=True).items():
+        if _own_keys(hint):
+            faults += _check_settings(config[key], hint, prefix=f"{key}.")
+        elif problem := _wrong_type(config[key], hint):
+            faults.append(f"{prefix}{key}={config[key]!r}: {problem}")
+    return faults
+
+
+def _own_keys(hint: Any) -> Collection[str]:
+    """Keys of a class of settings; none of any other type."""
+    return typing.get_type_hints(hint).keys() if inspect.isclass(hint) else ()
 
 
 def _target_nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

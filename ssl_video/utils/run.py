@@ -21,8 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ssl_video.utils.checkpoint import write_atomically
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.files import write_atomically
 
 RUN_DIR_VARIABLE = "SSL_VIDEO_RUN_DIR"
 _RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "decord2", "av", "numpy", "ssl_video")

@@ -35,7 +35,7 @@ def trainer(step: int, *, rank: int = 0, world_size: int = 1) -> Any:
 def run(clock: SimpleNamespace, steps: range, *, seconds: float, rank: int = 0, world_size: int = 1) -> None:
     """Steps of `seconds` each, with 4 videos of 2 clips."""
     module: Any = SimpleNamespace(total_steps=TOTAL_STEPS)
-    batch: Any = SimpleNamespace(clips=torch.zeros(4, 2, 1))
+    batch: Any = SimpleNamespace(num_clips=8)
     callback = Progress()
     callback.on_train_start(trainer(steps.start, rank=rank, world_size=world_size), module)
     for step in steps:

@@ -17,9 +17,9 @@ from ssl_video.utils.checkpoint import (
     read_backbone,
     read_checkpoint,
     save_backbone,
-    write_atomically,
 )
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.files import write_atomically
 
 CONTENT: dict[str, Any] = {
     "global_step": 3,

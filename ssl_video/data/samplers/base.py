@@ -13,11 +13,13 @@ class ClipRequest:
         indices: `[V, T]` int64, relative to the segment's first frame, in time order inside a clip.
         box: `[V, 4]` int64 top, left, height, width in source pixels to cut before scaling, or None for whole frames.
         within_gaps: False if the sampler's limits on the gaps could not be met and the closest draw was taken.
+        flags: what the sampler notes of its draw, such as `no_motion_table`; runs count and tell each.
     """
 
     indices: np.ndarray
     box: np.ndarray | None = None
     within_gaps: bool = True
+    flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check shapes and types, so that a faulty sampler fails here and not in a reader."""

@@ -11,6 +11,7 @@ ALWAYS: dict[str, Any] = {
     "jitter_probability": 1.0,
     "gray_probability": 0.0,
     "blur_probability": 1.0,
+    "solarize_probability": 1.0,
     "channel_mix_probability": 1.0,
 }
 PLAIN: dict[str, Any] = {
@@ -44,6 +45,27 @@ def test_draws_per_frame_would_fail_the_test_above() -> None:
     frames = still_clips(num_views=1)[0].unsqueeze(1)  # each frame as a clip of its own
     clips = transform(frames)
     assert (clips - clips[:1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_area": 0.2, "max_area": 0.5},
+        {"flip_probability": 0.5},
+        {"jitter_probability": 1.0, "color_jitter": [0.8, 0.8, 0.8, 0.2]},
+        {"gray_probability": 0.5},
+        {"blur_probability": 1.0},
+        {"solarize_probability": 0.5},
+    ],
+)
+def test_every_draw_is_per_clip_and_the_ablation_per_frame(settings: dict[str, Any]) -> None:
+    still = still_clips(num_views=1, num_frames=16)
+    settings = PLAIN | {"max_area": 1.0, "min_area": 1.0, "min_aspect": 1.3, "max_aspect": 1.34} | settings
+    for consistent in (True, False):
+        clips = ContrastiveTransform(size=32, consistent=consistent, **settings)(still)
+        assert clips.shape == (1, 3, 16, 32, 32)
+        spread = float((clips - clips[:, :, :1]).abs().max())
+        assert spread < 1e-5 if consistent else spread > 0.01
 
 
 def test_clips_of_one_video_get_their_own_draws() -> None:
@@ -145,6 +167,57 @@ def test_blur_does_not_leak_across_frames() -> None:
     torch.testing.assert_close(clip[:, 1], torch.ones(3, 16, 16))
 
 
+def test_solarise_inverts_the_upper_half_and_comes_after_blur() -> None:
+    frames = torch.randint(256, (1, 2, 32, 32, 3), dtype=torch.uint8)
+    values = frames.permute(0, 4, 1, 2, 3) / 255
+    settings: dict[str, Any] = PLAIN | {"short_side": [32, 32], "solarize_probability": 1.0}
+    clips = ContrastiveTransform(size=32, **settings)(frames)
+    torch.testing.assert_close(clips, torch.where(values >= 0.5, 1 - values, values))
+    blur: dict[str, Any] = {"blur_probability": 1.0, "blur_sigma": [1.0, 1.0]}
+    blurred = ContrastiveTransform(size=32, **(settings | blur | {"solarize_probability": 0.0}))(frames)
+    both = ContrastiveTransform(size=32, **(settings | blur))(frames)
+    torch.testing.assert_close(both, torch.where(blurred >= 0.5, 1 - blurred, blurred))
+
+
+def test_without_solarising_no_draw_is_made_for_it() -> None:
+    """Runs of before there was solarising resume with the same clips."""
+    torch.manual_seed(0)
+    ContrastiveTransform(size=32, **PLAIN)(still_clips(num_views=1))
+    without = torch.get_rng_state()
+    torch.manual_seed(0)
+    ContrastiveTransform(size=32, **PLAIN, solarize_probability=0.5)(still_clips(num_views=1))
+    assert not torch.equal(without, torch.get_rng_state())
+    torch.manual_seed(0)
+    ContrastiveTransform(size=32, **PLAIN, solarize_probability=0.0)(still_clips(num_views=1))
+    assert torch.equal(without, torch.get_rng_state())
+
+
+def test_aspect_of_the_crops_stays_within_the_limits() -> None:
+    transform = ContrastiveTransform(size=64, min_area=0.2, max_area=0.3, min_aspect=0.5, max_aspect=2.0, **PLAIN)
+    extents = np.array([ramp_extent(transform(coordinates())) for _ in range(300)])
+    aspects = extents[:, 0] / extents[:, 1]
+    assert 0.48 < aspects.min() < 0.56
+    assert 1.8 < aspects.max() < 2.1
+
+
+def test_blur_kernel_can_be_given() -> None:
+    point = torch.zeros(1, 1, 33, 33, 3, dtype=torch.uint8)
+    point[..., 16, 16, :] = 255
+    settings = PLAIN | {"short_side": [33, 33], "blur_probability": 1.0, "blur_sigma": [2.0, 2.0]}
+    for kernel_size, reach in ((None, 6), (23, 11), (3, 1)):
+        row = ContrastiveTransform(size=33, blur_kernel_size=kernel_size, **settings)(point)[0, 0, 0, 16]
+        assert row.nonzero().flatten().tolist() == list(range(16 - reach, 16 + reach + 1))
+
+
+def test_colour_steps_of_cvrl_stay_within_the_unit_range() -> None:
+    settings = PLAIN | {"jitter_probability": 1.0, "color_jitter": [0.8, 0.8, 0.8, 0.2]}
+    transform = ContrastiveTransform(size=32, **settings)
+    for _ in range(50):
+        clips = transform(still_clips())
+        assert clips.min() >= 0
+        assert clips.max() <= 1
+
+
 def test_decode_size() -> None:
     assert ContrastiveTransform(size=64).decode_size(240, 320) is None
     transform = ContrastiveTransform(size=64, decode_short_side=120)
@@ -164,6 +237,10 @@ def test_decode_size() -> None:
         ({"blur_sigma": [2.0, 1.0]}, "blur_sigma"),
         ({"std": [0.2, 0.2, 0.0]}, "std="),
         ({"mean": [0.5]}, "3 values"),
+        ({"solarize_probability": -0.1}, "solarize_probability=-0.1"),
+        ({"min_aspect": 2.0, "max_aspect": 0.5}, "min_aspect=2.0"),
+        ({"blur_kernel_size": 4}, "blur_kernel_size=4"),
+        ({"blur_kernel_size": 65}, "blur_kernel_size=65"),
     ],
 )
 def test_faulty_settings_are_refused(settings: dict[str, Any], message: str) -> None:
