@@ -14,14 +14,17 @@ from ssl_video.data.batch import ClipBatch
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.order import SampleKey
 from ssl_video.data.readers.decord import DecordReader
+from ssl_video.data.readers.pyav import PyAVReader
 from ssl_video.data.samplers.consecutive_clips import ConsecutiveClips
 from ssl_video.data.samplers.random_clips import RandomClips
-from ssl_video.data.sources import folder
+from ssl_video.data.samplers.uniform_clips import UniformClips
+from ssl_video.data.sources import folder, kinetics
 from ssl_video.data.transforms.contrastive import ContrastiveTransform
 from ssl_video.data.transforms.resize_center_crop import ResizeCenterCrop
 from ssl_video.utils.errors import InputError, UnreadableVideo
+from support import archives
 from support.folders import labelled_folder, numbered_folder
-from support.videos import read_frame_numbers
+from support.videos import read_frame_numbers, write_video
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,33 @@ def test_indices_of_a_batch_are_the_frames_in_its_pixels(videos: Path, cache: Pa
     for batch in batches(module(videos, cache, transform=plain), 2):
         frames = (batch.clips.permute(0, 1, 3, 4, 5, 2) * 255).round().byte().flatten(0, 2).numpy()
         assert read_frame_numbers(frames) == batch.indices.flatten().tolist()
+
+
+@pytest.mark.parametrize("reader", [DecordReader, PyAVReader])
+def test_pixels_of_a_stretch_are_those_between_its_times(tmp_path: Path, reader: Any) -> None:
+    """Two clips of one video of Kinetics, not cut out: seconds 2 to 4 and 5 to 9 at 10 frames per second."""
+    write_video(tmp_path / "train" / "abc.mp4", num_frames=80, fps=10, height=40, width=40)
+    header = "label,youtube_id,time_start,time_end,split"
+    archives.write(tmp_path / "train.csv", f"{header}\nrunning,abc,2,4,train\nwalking,abc,5,9,train\n")
+    plain = ResizeCenterCrop(resize=40, crop=40, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    stretches = module(
+        tmp_path,
+        tmp_path / "cache",
+        source=functools.partial(kinetics, num_classes=400, splits=["train"]),
+        sampler=UniformClips(num_views=3, num_frames=4, frame_stride=2),
+        transform=plain,
+        open_reader=reader,
+        batch_size=2,
+    )
+    loader = stretches.evaluation_loader("train", sampler=stretches.sampler, transform=plain)
+    batch: Any = next(iter(loader))
+    frames = (batch.clips.permute(0, 1, 3, 4, 5, 2) * 255).round().byte().flatten(0, 2).numpy()
+    shown = np.array(read_frame_numbers(frames)).reshape(2, 3, 4)
+    assert (shown[0].min(), shown[0].max()) == (20, 39)
+    assert (shown[1].min(), shown[1].max()) == (50, 79), "it ends with the video, after 3 of its 4 seconds"
+    assert (np.diff(shown) == 2).all()
+    assert np.array_equal(shown - np.array([20, 50])[:, None, None], batch.indices.numpy())
+    assert len(set(batch.videos.tolist())) == 1, "both are of one video"
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
