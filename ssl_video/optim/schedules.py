@@ -51,7 +51,12 @@ class MultiStep(_FactorSchedule):
         total_steps: optimizer steps of the run.
         steps_per_epoch: optimizer steps per epoch.
         milestones_epochs: epochs, from 0, at whose start the learning rate drops; may be fractions.
+        milestones_steps: optimizer steps, from 0, that are the first of the lower learning rate: for recipes that count
+            iterations. Given instead of the epochs.
         factor: what it is multiplied by.
+
+    Raises:
+        InputError: both or none of the milestones are given.
     """
 
     def __init__(
@@ -60,16 +65,22 @@ class MultiStep(_FactorSchedule):
         *,
         total_steps: int,
         steps_per_epoch: int,
-        milestones_epochs: Sequence[float],
+        milestones_epochs: Sequence[float] | None = None,
+        milestones_steps: Sequence[int] | None = None,
         factor: float = 0.1,
     ) -> None:
-        self.milestones_epochs = [float(epoch) for epoch in milestones_epochs]
+        if (milestones_epochs is None) == (milestones_steps is None):
+            raise InputError(
+                f"milestones_epochs={milestones_epochs} and milestones_steps={milestones_steps}: give one of them."
+            )
+        in_steps = [round(epoch * steps_per_epoch) for epoch in milestones_epochs or ()]
+        self.milestones_steps = [*in_steps, *(milestones_steps or ())]
         self.factor = factor
         super().__init__(optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
     def factor_at(self, step: int) -> float:
         """``factor`` to the power of the milestones reached."""
-        reached = sum(step >= round(epoch * self.steps_per_epoch) for epoch in self.milestones_epochs)
+        reached = sum(step >= milestone for milestone in self.milestones_steps)
         return float(self.factor**reached)
 
 
@@ -125,3 +136,52 @@ class WarmupCosine(_FactorSchedule):
         # A run that ends within its warm-up (a smoke test of a long recipe) only sees the rise.
         progress = min((step - first) / max(self.total_steps - first, 1.0), 1.0)
         return self.final_factor + (1.0 - self.final_factor) * (1.0 + math.cos(math.pi * progress)) / 2.0
+
+
+class CosineRestart(_FactorSchedule):
+    """A cosine, and from some point on another one that begins at a lower learning rate.
+
+    As in TCL's released code (Singh et al., CVPR 2021), where the last phase of the run is a fine-tuning. There both
+    cosines are stretched over the *whole* run: at 350 of 400 epochs the first has come down to 0.04 and the second,
+    which begins at 0.1, ends at 0.096. With ``cosine_to_phase_end`` each comes down to 0 at the end of its own phase.
+
+    Args:
+        optimizer: its groups' learning rates are the base.
+        total_steps: optimizer steps of the run.
+        steps_per_epoch: optimizer steps per epoch.
+        restart_at: where the second cosine begins, in the unit below; beyond the end of the run there is none.
+        restart_in: ``epochs``, or ``share`` of the run, from 0 to 1.
+        restart_factor: where it begins, as a share of the base learning rate.
+        cosine_to_phase_end: see above.
+        per_epoch: the learning rate changes at the start of each epoch only, as in the released code.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        restart_at: float,
+        restart_in: Literal["epochs", "share"] = "share",
+        restart_factor: float = 0.1,
+        cosine_to_phase_end: bool = False,
+        per_epoch: bool = False,
+    ) -> None:
+        if restart_at < 0 or (restart_in == "share" and restart_at > 1):
+            raise InputError(f"restart_at={restart_at} with restart_in={restart_in} lies outside the run.")
+        self.restart_step = round(restart_at * (steps_per_epoch if restart_in == "epochs" else total_steps))
+        self.restart_factor = restart_factor
+        self.cosine_to_phase_end = cosine_to_phase_end
+        self.per_epoch = per_epoch
+        super().__init__(optimizer, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+
+    def factor_at(self, step: int) -> float:
+        """The first cosine before ``restart_step``, the second from there on."""
+        step = step - step % self.steps_per_epoch if self.per_epoch else step
+        first = step < self.restart_step
+        start, top = (0, 1.0) if first else (self.restart_step, self.restart_factor)
+        end = min(self.restart_step, self.total_steps) if first else self.total_steps
+        length = end - start if self.cosine_to_phase_end else self.total_steps
+        progress = min((step - start) / max(length, 1), 1.0)
+        return top * (1.0 + math.cos(math.pi * progress)) / 2.0

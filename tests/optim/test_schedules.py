@@ -72,6 +72,11 @@ def test_milestones():
     assert used == pytest.approx([1] * 4 + [0.5] * 6 + [0.25] * 2)
 
 
+def test_milestones_in_steps():
+    used = factors(MultiStep, 12, total_steps=12, steps_per_epoch=5, milestones_steps=[3, 10], factor=0.5)
+    assert used == pytest.approx([1] * 3 + [0.5] * 7 + [0.25] * 2)
+
+
 @pytest.mark.parametrize("rises_to", ["full", "cosine_value"])
 def test_resume_goes_on_exactly(rises_to):
     settings = {"total_steps": 30, "steps_per_epoch": 5, "warmup_epochs": 2, "rises_to": rises_to}
@@ -116,3 +121,6 @@ def test_wrong_values_are_refused():
         WarmupCosine(make_optimizer(), total_steps=30, steps_per_epoch=10, rises_to="half")
     with pytest.raises(ValueError, match="total_steps=0"):
         Constant(make_optimizer(), total_steps=0, steps_per_epoch=10)
+    for milestones in ({}, {"milestones_epochs": [1.0], "milestones_steps": [10]}):
+        with pytest.raises(InputError, match="give one of them"):
+            MultiStep(make_optimizer(), total_steps=30, steps_per_epoch=10, **milestones)
