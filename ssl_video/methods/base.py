@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_video.backbones.base import Backbone
-from ssl_video.optim.parameter_groups import decay_groups
+from ssl_video.optim.parameter_groups import apply_lr_factors, decay_groups
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
@@ -36,6 +36,7 @@ class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
 
     decays_all: ClassVar[bool] = False
     encodes_single_frames: ClassVar[bool] = False  # the backbone sees the frames of a clip one by one
+    unlabeled_views: ClassVar[tuple[str, ...]] = ()  # of a SemiBatch, for a method that learns from one
 
     def __init__(
         self, *, backbone: Backbone, optimizer: OptimizerFactory, scheduler: SchedulerFactory, seed: int
@@ -87,9 +88,13 @@ class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
         batches: int = datamodule.batches_per_epoch(self.trainer.world_size)
         return max(1, batches // self.trainer.accumulate_grad_batches)
 
-    def configure_optimizers(self) -> Any:
-        """Optimizer, without weight decay on biases and norms unless the method has it, and a schedule over steps."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for the optimizer: no weight decay on biases and norms, unless the method has it."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.make_optimizer([{"params": trained}] if self.decays_all else decay_groups(self))
+        return [{"params": trained}] if self.decays_all else decay_groups(self)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer, each group at its share of the learning rate (``lr_factor``), and a schedule over steps."""
+        optimizer = apply_lr_factors(self.make_optimizer(self.parameter_groups()))
         scheduler = self.make_scheduler(optimizer, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -66,10 +66,14 @@ class VCOP(SSLMethod[ClipBatch]):
 
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Cross-entropy of the order; the accuracy is logged beside it."""
-        permutations, labels = draw_permutations(len(batch), self.num_clips, device=batch.clips.device)
-        logits = self.predict(present(batch.clips, permutations))
+        logits, labels = self.questions(batch)
         self.observed["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
         return {"order": cross_entropy(logits, labels)}
+
+    def questions(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Draws an order for each video: logits ``[B, V!]`` and labels ``[B]``."""
+        permutations, labels = draw_permutations(len(batch), self.num_clips, device=batch.clips.device)
+        return self.predict(present(batch.clips, permutations)), labels
 
     def predict(self, presented: Tensor) -> Tensor:
         """Shuffled clips ``[B, V, C, T, H, W]`` to logits of their order ``[B, V!]``."""

@@ -46,6 +46,22 @@ def test_layers_and_biases():
     assert [layer.bias is not None for layer in normed.layers if isinstance(layer, nn.Linear)] == [False, False, True]
 
 
+@pytest.mark.parametrize(("batch_norm", "bias"), [("hidden", "all"), ("all", "none"), ("hidden", "none")])
+def test_biases_can_be_asked_for_or_left_out(batch_norm, bias):
+    """CVRL has them before batch norm too, MoCo v3 nowhere."""
+    projector = Projector(6, hidden_features=5, out_features=4, num_layers=3, batch_norm=batch_norm, bias=bias)
+    linear = [layer for layer in projector.layers if isinstance(layer, nn.Linear)]
+    assert [layer.bias is not None for layer in linear] == [bias == "all"] * 3
+    with pytest.raises(ValueError, match="bias='some'"):
+        Projector(6, hidden_features=5, out_features=4, num_layers=3, bias="some")
+
+
+def test_momentum_of_the_running_statistics():
+    slow = Projector(3, hidden_features=5, out_features=2, num_layers=2, batch_norm="all", batch_norm_momentum=0.003)
+    assert [layer.momentum for layer in slow.layers if isinstance(layer, nn.BatchNorm1d)] == [0.003, 0.003]
+    assert Projector(3, hidden_features=5, out_features=2, num_layers=2, batch_norm="hidden").layers[1].momentum == 0.1
+
+
 def test_initialisation_is_xavier_with_zero_biases():
     projector = Projector(300, hidden_features=500, out_features=100, num_layers=2)
     for layer in (projector.layers[0], projector.layers[2]):

@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from ssl_video.pretext.permutations import all_permutations, draw_permutations, present
+from ssl_video.pretext.permutations import (
+    all_permutations,
+    draw_orders,
+    draw_permutations,
+    order_classes,
+    permutations_of_ranks,
+    present,
+)
 
 
 def test_label_table_of_three():
@@ -70,3 +77,82 @@ def test_wrong_input_is_refused():
         all_permutations(9)
     with pytest.raises(ValueError, match=r"\[B, n\]"):
         present(torch.zeros(2, 4, 1), torch.zeros(2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 6])
+def test_permutations_of_ranks_are_the_rows_of_the_table(n):
+    assert torch.equal(permutations_of_ranks(torch.arange(math.factorial(n)), n), all_permutations(n))
+
+
+def test_ranks_of_long_permutations():
+    last = torch.tensor([0, math.factorial(20) - 1])
+    assert permutations_of_ranks(last, 20).tolist() == [list(range(20)), list(range(19, -1, -1))]
+    with pytest.raises(ValueError, match="n=21"):
+        permutations_of_ranks(last, 21)
+
+
+# --- the classes of four frames ---------------------------------------------------------------------------------------
+
+
+def label_of(merge: str) -> dict[tuple[int, ...], int]:
+    return {tuple(order): label for label, members in enumerate(order_classes(merge).tolist()) for order in members}
+
+
+@pytest.mark.parametrize(("merge", "classes", "members"), [("position", 12, 2), ("time", 12, 2), ("none", 24, 1)])
+def test_classes_hold_every_order_once(merge, classes, members):
+    assert order_classes(merge).shape == (classes, members, 4)
+    assert sorted(label_of(merge)) == sorted(itertools.permutations(range(4)))
+
+
+def test_position_classes_are_the_released_table():
+    table = ["1234", "1324", "1342", "1243", "1423", "1432", "2134", "2143", "2314", "3124", "3142", "3214"]
+    assert ["".join(str(i + 1) for i in order) for order in order_classes("position")[:, 0].tolist()] == table
+    label = label_of("position")
+    assert all(label[p] == label[p[::-1]] for p in label)
+
+
+def test_reversing_the_video_changes_most_position_classes():
+    label = label_of("position")
+    reversed_labels = [label[tuple(3 - i for i in order)] for order in order_classes("position")[:, 0].tolist()]
+    assert reversed_labels == [0, 1, 9, 6, 8, 11, 3, 7, 4, 2, 10, 5]
+
+
+def test_time_classes_are_ranks_of_the_lesser_and_blind_to_the_reversed_video():
+    label, rank = label_of("time"), label_of("none")
+    for p in label:
+        reverse = tuple(3 - i for i in p)
+        assert label[p] == label[reverse] == rank[min(p, reverse)]
+
+
+def ceiling(merge: str, shown_as) -> float:
+    """Share of right answers of the best guesser who sees only ``shown_as`` of an order."""
+    label = label_of(merge)
+    seen = {}
+    for p in label:
+        seen.setdefault(shown_as(p), []).append(label[p])
+    return sum(max(labels.count(one) for one in labels) for labels in seen.values()) / len(label)
+
+
+@pytest.mark.parametrize(("merge", "share"), [("position", 2 / 3), ("time", 1.0), ("none", 1 / 2)])
+def test_ceiling_where_the_direction_of_time_is_unknown(merge, share):
+    assert ceiling(merge, lambda p: min(p, tuple(3 - i for i in p))) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("merge", "share"), [("position", 1 / 3), ("time", 1 / 2), ("none", 1 / 4)])
+def test_ceiling_of_palindromes(merge, share):
+    assert ceiling(merge, lambda p: tuple(min(i, 3 - i) for i in p)) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("merge", ["position", "time", "none"])
+def test_drawn_orders_are_all_equally_likely_and_carry_their_label(merge):
+    orders, labels = draw_orders(12000, order_classes(merge), generator=torch.Generator().manual_seed(0))
+    label = label_of(merge)
+    assert labels.tolist() == [label[tuple(order)] for order in orders.tolist()]
+    assert chisquare(torch.bincount(labels, minlength=len(set(label.values()))).numpy()).pvalue > 1e-3
+    counts = torch.bincount((orders * torch.tensor([64, 16, 4, 1])).sum(dim=1))
+    assert chisquare(counts[counts > 0].numpy()).pvalue > 1e-3 and (counts > 0).sum() == 24
+
+
+def test_unknown_merge_is_refused():
+    with pytest.raises(ValueError, match="'reverse'"):
+        order_classes("reverse")
