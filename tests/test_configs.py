@@ -29,7 +29,7 @@ def compose_evaluate(*overrides: str) -> DictConfig:
 
 def test_number_of_presets() -> None:
     """A glob that finds too little would make the next test pass on nothing."""
-    assert len(PRESETS) == 60
+    assert len(PRESETS) == 181
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -97,6 +97,23 @@ def test_command_line_wins_over_the_method_and_the_experiment() -> None:
     assert config.optimizer.lr == 0.5
     config = compose_train("experiment=vcop_r2plus1d_ucf101", "seed=4", "batch_size=2")
     assert (config.seed, config.batch_size) == (4, 2)
+
+
+METHODS = [preset.split("/")[1] for preset in PRESETS if preset.startswith("method/")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_data_set_that_brings_its_reader(method: str) -> None:
+    config = compose_train("dataset=jester", f"method={method}")
+    assert config.dataset.name == "jester"
+    assert config.reader._target_.endswith("FramesReader")
+
+
+def test_command_line_wins_over_the_data_set_also_in_evaluation() -> None:
+    assert compose_train("reader=pyav", "dataset=jester").reader._target_.endswith("PyAVReader")
+    assert compose_train("dataset=ucf101").reader._target_.endswith("DecordReader")
+    assert compose_evaluate("dataset=jester").reader._target_.endswith("FramesReader")
+    assert compose_evaluate("dataset=jester", "reader=pyav").reader._target_.endswith("PyAVReader")
 
 
 def test_experiment_sets_root_keys() -> None:

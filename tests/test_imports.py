@@ -20,7 +20,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "data": ("utils",),
     "evaluation": ("metrics", "modules", "losses", "optim", "backbones.base", "data.batch", "utils"),
     "losses": ("utils.distributed",),
-    "methods": ("losses", "modules", "optim", "pretext", "semi", "backbones.base", "data.batch", "utils"),
+    "methods": (
+        *("losses", "modules", "optim", "pretext", "semi", "backbones.base", "data.batch", "data.semi_batch", "utils"),
+    ),
     "metrics": ("utils.distributed",),
     "modules": ("utils.distributed",),
     "optim": ("utils",),

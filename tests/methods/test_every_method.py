@@ -74,12 +74,13 @@ def test_state_round_trips(name: str) -> None:
 def test_loss_falls_on_a_fixed_batch(name: str) -> None:
     method, config = build_method(name)
     batch = random_batch(config, batch_size=6)
+    run = {"total_steps": 1000}  # its first steps: where a method has phases, all are of the first
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=1e-3)
     # A queue that fills while the network learns makes the task harder; with it held still only the weights change.
     buffers = {name: buffer.clone() for name, buffer in method.named_buffers()}
     values = []
     for step in range(25):
-        attach(method, global_step=step)
+        attach(method, global_step=step, **run)
         for name, buffer in method.named_buffers():
             buffer.copy_(buffers[name])
         torch.manual_seed(3)  # the same permutations and dropout

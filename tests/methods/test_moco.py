@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ssl_video.methods.moco import MoCo
+from ssl_video.modules.projector import Projector
 from ssl_video.utils.distributed import rank, world_size
 from support.gloo import run_in_two_processes
 from support.methods import attach, build_method, random_batch
@@ -128,6 +129,29 @@ def test_no_step_is_taken_until_the_queue_is_full() -> None:
     assert len(calls) == 2
     assert all(torch.equal(a, b) for a, b in zip(start, method.backbone.parameters(), strict=True))
     assert method.queue.is_full
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "temperature", "parameters"),
+    [(1, 0.07, 2048 * 128 + 128), (2, 0.2, 2048 * 2048 + 2048 + 2048 * 128 + 128)],
+)
+def test_settings_of_the_first_two_versions(num_layers: int, temperature: float, parameters: int) -> None:
+    """MoCo v1 and v2: one direction, a fixed momentum, a projector of one or two layers without batch norm."""
+    with torch.device("meta"):
+        projector = Projector(2048, hidden_features=2048, out_features=128, num_layers=num_layers)
+    assert sum(parameter.numel() for parameter in projector.parameters()) == parameters
+    method, config = build_moco(
+        f"+method.num_layers={num_layers}",
+        f"method.temperature={temperature}",
+        "method.batch_norm=none",
+        "method.symmetric=false",
+        "method.momentum=0.999",
+        "method.momentum_schedule=constant",
+        "method.shuffle_bn=true",
+    )
+    assert [method.key_encoder.momentum_at(step, 100) for step in (0, 50, 100)] == [0.999] * 3
+    assert torch.isfinite(method.losses(random_batch(config, batch_size=4))["info_nce"])
+    assert int(method.queue.pushed) == 4  # the key of each video, not the query
 
 
 def _loss_and_gradient(batch_norm_eval: bool) -> tuple[float, torch.Tensor, torch.Tensor]:
