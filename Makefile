@@ -6,13 +6,15 @@ SHELL := bash
 PYTHON ?= python3
 WORKERS ?= 2
 SEEDS ?= 1
+MINUTES ?= 480
+JOBS ?= 1
 
 VENV := .venv/bin/python
 STAMP := .venv/.installed
 # One thread per process: pytest-xdist runs one process per core.
 PYTEST := OMP_NUM_THREADS=1 $(VENV) -m pytest
 
-.PHONY: help setup demo test test-all test-slow test-gpu test-torchcodec check format clean
+.PHONY: help setup demo proofs benchmark test test-all test-slow test-gpu test-torchcodec check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +41,13 @@ $(STAMP): pyproject.toml constraints.txt | $(VENV)
 
 demo: setup ## make the data set, pre-train, evaluate, and show table and picture (SEEDS=3 for three seeds)
 	$(VENV) -m ssl_video.cli.main demo --seeds $(SEEDS)
+
+proofs: setup ## every order method on videos whose answers are known, beside its controls; resumable (MINUTES=)
+	$(VENV) -m benchmark.proofs --minutes $(MINUTES)
+
+benchmark: setup ## pre-train and measure every method; resumable (MINUTES=, JOBS=, INTERACTIONS=DIR, WAGON=DIR)
+	$(VENV) -m benchmark.run --minutes $(MINUTES) --jobs $(JOBS) \
+		$(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(WAGON),--wagon $(WAGON))
 
 test: setup ## run the tests, without the slow ones
 	$(PYTEST) -m "not slow" -n $(WORKERS)
