@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmark.cells import LABELS, Cell, all_cells, all_methods, data_overrides
+from benchmark.cells import LABELS, OVERRIDES, Cell, all_cells, all_methods, data_overrides
 from benchmark.table import write_table
 
 HERE = Path(__file__).parent
@@ -69,6 +69,7 @@ def run_cell(cell: Cell, root: Path | None, result: Path, deadline: float, *, sh
     data = data_overrides(cell.dataset, root)
     train = [sys.executable, "train.py", f"method={cell.method}", *data, f"seed={cell.seed}"]
     train += [f"trainer.max_steps={cell.steps}", f"run_dir={run}", "resume=auto"]
+    train += OVERRIDES.get(cell.method, [])
     train += ["dataset.num_workers=1"] if shared else []
     measure = [sys.executable, "-m", "benchmark.measure", str(run), "--output", str(result)]
     measure += [word for label in LABELS[cell.dataset] for word in ("--label", label)]
