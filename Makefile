@@ -45,9 +45,10 @@ demo: setup ## make the data set, pre-train, evaluate, and show table and pictur
 proofs: setup ## every order method on videos whose answers are known, beside its controls; resumable (MINUTES=)
 	$(VENV) -m benchmark.proofs --minutes $(MINUTES)
 
-benchmark: setup ## pre-train and measure every method; resumable (MINUTES=, JOBS=, INTERACTIONS=DIR, WAGON=DIR)
+benchmark: setup ## pre-train and measure every method; resumable (MINUTES= JOBS= METHODS= INTERACTIONS=DIR WAGON=DIR)
 	$(VENV) -m benchmark.run --minutes $(MINUTES) --jobs $(JOBS) \
-		$(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(WAGON),--wagon $(WAGON))
+		$(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(WAGON),--wagon $(WAGON)) \
+		$(if $(METHODS),--methods $(METHODS))
 
 test: setup ## run the tests, without the slow ones
 	$(PYTEST) -m "not slow" -n $(WORKERS)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,13 +49,13 @@ class Score:
     Attributes:
         accuracy: share of right answers, the mean over classes for a task that counts so.
         sigma: standard deviation of that share if the truth were ``reference``.
-        rule: accuracy of the no-learning pixel rule on the same tuples; None where there is no rule.
+        rule: accuracy of the no-learning pixel rule on the same tuples.
         tuples: how many.
     """
 
     accuracy: float
     sigma: float
-    rule: float | None
+    rule: float
     tuples: int
 
 
@@ -106,7 +107,7 @@ def run_cell(task: Task, law: str, *, steps: int | None = None, held_out: int = 
         "chance": round(task.chance, 4),
         "ceiling": round(ceiling, 4),
         "sigma": round(score.sigma, 4),
-        "pixel_rule": None if score.rule is None else round(score.rule, 4),
+        "pixel_rule": round(score.rule, 4),
         "tuples": score.tuples,
         "steps": steps,
         "verdict": verdict(score, task.chance, ceiling, must_learn=law in task.must_learn),
@@ -149,7 +150,9 @@ def train(method: SSLMethod[Any], batches: Iterator[ClipBatch], *, shuffled_labe
 def ask(method: Any, batches: Iterator[ClipBatch], task: Task) -> Score:
     """Accuracy on held-out tuples in evaluation mode, with the pixel rule's on the very same."""
     method.eval()
-    rule: Callable[[Tensor], Tensor] | None = getattr(pixel_rules, task.rule) if task.rule else None
+    rule: Callable[..., Tensor] = getattr(pixel_rules, task.rule)
+    if rule is pixel_rules.shortest_path:
+        rule = partial(rule, classes=method.classes)
     answers, rule_answers, labels = [], [], []
     for number, batch in enumerate(batches):
         torch.manual_seed(1_000_000 + number)
@@ -157,12 +160,11 @@ def ask(method: Any, batches: Iterator[ClipBatch], task: Task) -> Score:
             logits, right = method.questions(batch)
         answers.append(logits.argmax(dim=1))
         labels.append(right)
-        if rule is not None:
-            rule_answers.append(rule(presented[0].transpose(2, 3) if presented[0].ndim == 6 else presented[0]))
+        rule_answers.append(rule(presented[0].transpose(2, 3) if presented[0].ndim == 6 else presented[0]))
     truth = torch.cat(labels)
     weights = _weights(truth, task)
     accuracy = float((weights * (torch.cat(answers) == truth)).sum())
-    ruled = float((weights * (torch.cat(rule_answers) == truth)).sum()) if rule is not None else None
+    ruled = float((weights * (torch.cat(rule_answers) == truth)).sum())
     sigma = float((weights**2).sum().sqrt()) * math.sqrt(task.chance * (1 - task.chance))
     return Score(accuracy, sigma, ruled, len(truth))
 
@@ -230,10 +232,9 @@ def _stand_in(steps: int) -> Any:
 
 def format_line(task: str, law: str, result: dict[str, Any]) -> str:
     """One cell, to be read while the others run."""
-    rule = "" if result["pixel_rule"] is None else f", pixel rule {result['pixel_rule']:.3f}"
     return (
         f"{task:<20} {law:<7} {result['accuracy']:.3f} (chance {result['chance']:.3f}, ceiling {result['ceiling']:.3f}"
-        f"{rule}): {result['verdict']}, {result['seconds']:.0f} s"
+        f", pixel rule {result['pixel_rule']:.3f}): {result['verdict']}, {result['seconds']:.0f} s"
     )
 
 
@@ -263,9 +264,9 @@ def format_table(results: list[dict[str, Any]]) -> str:
         "|---" * len(head) + "|",
     ]
     for r in sorted(results, key=lambda r: (list(TASKS).index(r["task"]), list(LAWS).index(r["law"]))):
-        rule = "" if r["pixel_rule"] is None else f"{r['pixel_rule']:.3f}"
-        cells = [r["task"], r["law"], f"**{r['accuracy']:.3f}**", f"{r['chance']:.3f}", f"{r['ceiling']:.3f}", rule]
-        cells += [f"{r['sigma']:.3f}", str(r["tuples"]), str(r["steps"]), r["verdict"], f"{r['seconds']:.0f}"]
+        cells = [r["task"], r["law"], f"**{r['accuracy']:.3f}**"]
+        cells += [f"{r[name]:.3f}" for name in ("chance", "ceiling", "pixel_rule", "sigma")]
+        cells += [str(r["tuples"]), str(r["steps"]), r["verdict"], f"{r['seconds']:.0f}"]
         lines.append("| " + " | ".join([*cells, str(r["revision"])]) + " |")
     return "\n".join(lines) + "\n"
 
