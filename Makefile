@@ -14,7 +14,7 @@ STAMP := .venv/.installed
 # One thread per process: pytest-xdist runs one process per core.
 PYTEST := OMP_NUM_THREADS=1 $(VENV) -m pytest
 
-.PHONY: help setup demo proofs benchmark test test-all test-slow test-gpu test-torchcodec check format clean
+.PHONY: help setup demo proofs probes benchmark test test-all test-slow test-gpu test-torchcodec check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ demo: setup ## make the data set, pre-train, evaluate, and show table and pictur
 
 proofs: setup ## every order method on videos whose answers are known, beside its controls; resumable (MINUTES=)
 	$(VENV) -m benchmark.proofs --minutes $(MINUTES)
+
+probes: setup ## what gives an order away without learning, on the embedded data (ROOT=DIR: on a folder of videos)
+	$(VENV) -m benchmark.probes $(if $(ROOT),--name $(notdir $(ROOT)) dataset=folder dataset.root=$(ROOT))
 
 benchmark: setup ## pre-train and measure every method; resumable (MINUTES= JOBS= METHODS= INTERACTIONS=DIR WAGON=DIR)
 	$(VENV) -m benchmark.run --minutes $(MINUTES) --jobs $(JOBS) \

@@ -29,7 +29,8 @@ class BYOL(SSLMethod[ClipBatch]):
     2021 (ρ-BYOL) and its released code; Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020.
 
     Differs from the reference: the loss is the mean over the ρ predicting clips, as the paper writes it (the released
-    code sums their gradients, so that its learning rate grows with ρ).
+    code sums their gradients, so that its learning rate grows with ρ), each over its ρ − 1 targets a mean, as in the
+    code (the paper adds them up; the same for two clips).
 
     Args:
         hidden_features: width of the hidden layers of projector and predictor.

@@ -23,7 +23,8 @@ class O3N(SSLMethod[ClipBatch]):
     Source: Fernando et al., "Self-Supervised Video Representation Learning With Odd-One-Out Networks", CVPR 2017. No
     code was released; the hidden layer is that of a reimplementation.
 
-    Differs from the reference: ``abs_diff`` is ours.
+    Differs from the reference: ``abs_diff`` is ours; so is what is not known of the paper, which is the optimizer, the
+    default fusion, and the start and norms of the network.
 
     Args:
         num_branches: clips in a question, N + 1.

@@ -21,7 +21,8 @@ class OPN(SSLMethod[ClipBatch]):
     not the reversal of the video, which is the motive given: a motion that looks the same backwards can be sorted right
     2 times in 3 at best. ``merge="time"`` merges what such a motion cannot tell apart.
 
-    Differs from the reference: frames of a tuple are drawn anew in every epoch, where the released code reads a list.
+    Differs from the reference: frames of a tuple are drawn anew in every epoch, where the released code reads a list of
+    tuples, whose gaps and choice are not known (see ``MovingFrames``); biases do not decay.
 
     Args:
         merge: which orders are one class: ``position`` (released code), ``time`` or ``none`` (24 classes).

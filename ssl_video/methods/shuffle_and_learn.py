@@ -24,13 +24,18 @@ class ShuffleAndLearn(SSLMethod[ClipBatch]):
     Source: Misra et al., "Shuffle and Learn: Unsupervised Learning using Temporal Order Verification", ECCV 2016, and
     its released code.
 
-    Differs from the reference: each tuple is wrong with a probability, where the released file of tuples has a fixed
-    share; so a batch's statistics tell nothing of a label. Tuples are drawn anew in every epoch and visited in random
+    The head adds up what it sees in each of the three frames and cannot compare two of them, as the released one: it
+    answers where a frame's own look tells how early it is among the five.
+
+    Differs from the reference: the choice of windows and the rejection of similar frames are ours where the paper gives
+    no number (see ``FiveFrames``); each tuple is wrong with a probability, where the released file of tuples has a
+    fixed share; so a batch's statistics tell nothing of a label. Tuples are drawn anew in every epoch and visited in random
     order, the released code reads its file in order.
 
     Args:
         negative_share: probability of a tuple in wrong order.
-        tuples_per_video: tuples made of the five frames of a video in one step; they may be equal.
+        tuples_per_video: tuples made of the five frames of a video in one step; they may be equal, and share
+            batch statistics.
     """
 
     encodes_single_frames = True

@@ -25,6 +25,7 @@ def meta(**sizes: object) -> CaffeNet:
 def test_shuffle_and_learn() -> None:
     network = meta()
     assert CONVOLUTIONS == 2_334_080
+    assert [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
     assert count(network) == CONVOLUTIONS + (9216 * 4096 + 4096) + (4096 * 4096 + 4096)  # its batch norm has none
     with torch.device("meta"):
         features = torch.cat([network(torch.empty(2, 3, 1, 227, 227)) for _ in range(3)], dim=1)

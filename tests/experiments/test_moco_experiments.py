@@ -10,6 +10,7 @@ RHO_MOCO = RHO_STUDY | {
     "method.momentum": 0.994,
     "method.momentum_schedule": "cosine",
     "method.queue_length": 65536,
+    "method.num_layers": 3,
     "method.hidden_features": 2048,
     "method.embedding_dim": 128,
     "method.batch_norm": "none",

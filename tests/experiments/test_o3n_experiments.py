@@ -5,10 +5,14 @@ import pytest
 from support.experiments import held
 
 PAPER = {
+    "dataset.name": "ucf101",
     "method.num_branches": 6,
     "method.hidden_features": 128,
+    "sampler._target_": "ssl_video.data.samplers.sub_videos.SubVideos",
     "sampler.num_views": 6,
     "sampler.num_frames": 6,
+    "sampler.frame_stride": 1,
+    "backbone._target_": "ssl_video.backbones.caffenet.CaffeNet",
     "backbone.input_size": 227,
     "backbone.fully_connected": [128],
     "backbone.encoding": "stack_of_differences",
@@ -18,6 +22,11 @@ PAPER = {
 }
 # Not known; the values that its network is usually trained with.
 ASSUMED = {
+    "batch_size": 64,
+    "trainer.max_steps": 100000,
+    "method.fusion": "concat",
+    "sampler.scheme": "consecutive",
+    "scheduler._target_": "ssl_video.optim.schedules.Constant",
     "optimizer._target_": "torch.optim.SGD",
     "optimizer.lr": 1e-2,
     "optimizer.momentum": 0.9,

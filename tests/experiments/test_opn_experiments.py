@@ -5,6 +5,7 @@ import pytest
 from support.experiments import held
 
 RELEASED = {
+    "dataset.name": "ucf101",
     "batch_size": 64,
     "trainer.max_steps": 170000,
     "method.merge": "position",
@@ -12,6 +13,7 @@ RELEASED = {
     "method.dropout": 0.5,
     "method.gaussian_init": True,
     "method.batch_norm_momentum": 0.001,
+    "backbone._target_": "ssl_video.backbones.caffenet.CaffeNet",
     "backbone.input_size": 80,
     "backbone.fully_connected": [1024],
     "backbone.batch_norm": "affine",
@@ -20,6 +22,7 @@ RELEASED = {
     "sampler._target_": "ssl_video.data.samplers.moving_frames.MovingFrames",
     "sampler.num_frames": 4,
     "sampler.patch": 100,
+    "transform._target_": "ssl_video.data.transforms.opn_patches.OPNPatches",
     "transform.patch_size": 100,
     "transform.size": 80,
     "transform.jitter": 5,

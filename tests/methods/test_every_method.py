@@ -112,3 +112,18 @@ def test_optimizer_and_schedule_are_built_for_what_learns(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_method_has_a_row_in_methods_md(name: str, repository: Path) -> None:
     assert f"method={name}" in (repository / "METHODS.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["o3n", "opn", "shuffle_and_learn", "vcop"])
+def test_answers_in_evaluation_do_not_depend_on_the_rest_of_the_batch(name: str) -> None:
+    """Batch statistics that are structured by the label would be a way to read it."""
+    method, config = build_method(name)
+    ask: Any = method
+    batch, seen, predict = random_batch(config, batch_size=6), [], ask.predict
+    method.losses(batch)  # moves the running statistics
+    method.eval()
+    ask.predict = lambda presented: seen.append(presented) or predict(presented)
+    together, _ = ask.questions(batch)
+    alone = torch.cat([predict(one) for one in seen[0].split(1)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-4)

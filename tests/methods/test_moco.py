@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from ssl_video.losses.info_nce import info_nce_queue
 from ssl_video.methods.moco import MoCo
 from ssl_video.modules.projector import Projector
 from ssl_video.utils.distributed import rank, world_size
@@ -82,11 +83,38 @@ def test_key_encoder_moves_before_the_keys_are_made() -> None:
     torch.testing.assert_close(method.queue.features[:2], keys)
 
 
-def test_three_clips_use_each_as_query_against_the_other_two() -> None:
-    method, config = build_moco("sampler.num_views=3")
-    loss = method.losses(random_batch(config))["info_nce"]
-    assert torch.isfinite(loss)
+@pytest.mark.parametrize("form", ["mean_of_ce", "sum_in_log"])
+def test_three_clips_use_each_as_query_against_the_other_two(form: Any) -> None:
+    method, config = build_moco("sampler.num_views=3", f"method.multi_positive={form}", "method.shuffle_bn=false")
+    method.eval()
+    queue = method.queue.features
+    batch = random_batch(config)
+    loss = method.losses(batch)["info_nce"]
     assert int(method.queue.pushed) == 12
+    # At step 0 the key encoder is the query encoder, so a clip's key is its query.
+    clips = [normalize(method.query_encoder(view), dim=1) for view in batch.clips.unbind(1)]
+    expected = [
+        info_nce_queue(
+            clips[view],
+            torch.stack([clips[other] for other in range(3) if other != view], dim=1),
+            queue,
+            temperature=method.temperature,
+            multi_positive=form,
+        )
+        for view in range(3)
+    ]
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+
+
+def test_keys_are_normalised_with_other_companions_than_the_queries() -> None:
+    """Shuffled keys change with the step's permutation where groups are normalised apart, and never in eval mode."""
+    for mode, differ in ((True, True), (False, False)):
+        keys = {}
+        for shuffled in (True, False):
+            method, config = build_moco("method.batch_norm_group_size=2", f"method.shuffle_bn={str(shuffled).lower()}")
+            method.train(mode)
+            keys[shuffled] = method._encode_keys(random_batch(config, batch_size=8).clips[:, 0], 0)
+        assert torch.allclose(keys[True], keys[False], atol=1e-5) is not differ
 
 
 def test_groups_are_normalised_apart() -> None:

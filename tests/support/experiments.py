@@ -1,17 +1,37 @@
 """What an experiment holds, to be compared with its paper's table."""
 
+import inspect
 from collections.abc import Iterable
 
-from omegaconf import OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
 
 from support.methods import compose_train
 
 
 def held(experiment: str, keys: Iterable[str]) -> dict[str, object]:
-    """The experiment's values of some keys, lists as lists; a key that does not exist is None."""
+    """The experiment's values of some keys, lists as lists; None for an argument that is left to its class.
+
+    Raises:
+        KeyError: the configuration has no such key, and its class no such argument.
+    """
     config = compose_train(f"experiment={experiment}")
-    found = {key: OmegaConf.select(config, key) for key in keys}
-    return {key: list(value) if OmegaConf.is_list(value) else value for key, value in found.items()}
+    return {key: _held(config, key) for key in keys}
+
+
+def _held(config: DictConfig, key: str) -> object:
+    place, _, name = key.rpartition(".")
+    part = OmegaConf.select(config, place) if place else config
+    if part is None or (name not in part and name not in _arguments(part)):
+        raise KeyError(
+            f"{key} is no value of the experiment and no argument of its class; a table with it says nothing."
+        )
+    value = part.get(name)
+    return list(value) if OmegaConf.is_list(value) else value
+
+
+def _arguments(part: DictConfig) -> Iterable[str]:
+    return inspect.signature(get_object(part["_target_"])).parameters if "_target_" in part else ()
 
 
 # What the experiments of the rho-study share (Feichtenhofer et al., CVPR 2021, arXiv 2104.14558), two clips of 8x8 and

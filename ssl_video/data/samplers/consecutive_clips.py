@@ -5,6 +5,7 @@ import numpy as np
 from ssl_video.data.manifest import Segment
 from ssl_video.data.samplers.base import ClipRequest, check_clip_shape, clip_positions, clip_span
 from ssl_video.data.samplers.end_policies import EndPolicy, apply_end_policy, check_end_policy
+from ssl_video.data.samplers.motion_weights import check_long_enough
 
 
 class ConsecutiveClips:
@@ -49,6 +50,9 @@ class ConsecutiveClips:
 
     def __call__(self, segment: Segment, rng: np.random.Generator) -> ClipRequest:
         """Draw the tuple of clips of `segment`."""
+        if self.end_policy == "error":  # the other policies are no way out: they would give the order away
+            way_out = "lower sampler.num_frames, sampler.frame_stride or sampler.gap_frames"
+            check_long_enough(segment, min_frames=self.min_frames, way_out=way_out)
         start = rng.integers(0, max(segment.num_frames - self.min_frames, 0), endpoint=True)
         positions = clip_positions(start + self._offsets, num_frames=self.num_frames, frame_stride=self.frame_stride)
         return ClipRequest(apply_end_policy(positions, segment=segment, policy=self.end_policy))
