@@ -27,10 +27,10 @@ class ShuffleAndLearn(SSLMethod[ClipBatch]):
     The head adds up what it sees in each of the three frames and cannot compare two of them, as the released one: it
     answers where a frame's own look tells how early it is among the five.
 
-    Differs from the reference: the choice of windows and the rejection of similar frames are ours where the paper gives
-    no number (see ``FiveFrames``); each tuple is wrong with a probability, where the released file of tuples has a
-    fixed share; so a batch's statistics tell nothing of a label. Tuples are drawn anew in every epoch and visited in random
-    order, the released code reads its file in order.
+    Differs from the reference: the choice of windows and the rejection of similar frames are ours where the paper
+    gives no number (see ``FiveFrames``); each tuple is wrong with a probability, where the released file of tuples has
+    a fixed share; so a batch's statistics tell nothing of a label. Tuples are drawn anew in every epoch and visited in
+    random order, the released code reads its file in order.
 
     Args:
         negative_share: probability of a tuple in wrong order.
