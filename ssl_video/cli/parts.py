@@ -180,6 +180,11 @@ def build_checked(config: DictConfig, *, starts: bool = True) -> tuple[SSLMethod
     method = build_method(config, num_classes=len(datamodule.class_names), starts=starts)
     _check_views(method, semi)
     method.check_batch(num_views=datamodule.sampler.num_views, num_frames=datamodule.sampler.num_frames)
+    if config.batch_size < method.min_batch_size:
+        raise InputError(
+            f"batch_size={config.batch_size} must be at least {method.min_batch_size} videos on each device for "
+            f"{type(method).__name__}, which compares or normalises them; raise batch_size."
+        )
     _check_backbone(method, datamodule)
     datamodule.check_enough(num_processes(config))
     datamodule.check_motion()

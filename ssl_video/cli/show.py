@@ -81,14 +81,17 @@ def show(overrides: Sequence[str], *, output: Path | None, num_videos: int, step
         raise InputError(f"{wrong[0]!r} is neither an option nor an override key=value; see ssl-video show --help.")
     config = compose_checked("train", list(overrides), provided=PROVIDED, settings=TrainSettings)
     method, datamodule = build_checked(config)
-    batch = _first_videos(next(iter(datamodule.training_loader(1))), num_videos)
+    # One video is not enough for a batch norm over embeddings.
+    batch = _first_videos(next(iter(datamodule.training_loader(1))), max(4, num_videos))
     steps_per_epoch = max(1, datamodule.batches_per_epoch(1))
     method._trainer = _stand_in(
         step, total_steps=max(config.trainer.max_steps, step + 1), epoch=step // steps_per_epoch
     )
-    strips = watch(method, batch, seed=config.seed)
+    rows = _rows(batch)
+    chosen = {rows.index(row) for row in _rows(_first_videos(batch, num_videos))}
+    strips = [strip for strip in watch(method, batch, seed=config.seed) if strip.video is None or strip.video in chosen]
     paths = datamodule.manifest.column("path")
-    titles = [str(paths[int(row)]) for row in _rows(batch)]
+    titles = [str(paths[row]) for row in rows]
     picture = draw(strips, titles=titles, answers=_answers(method, batch, seed=config.seed))
     name = str(config.method._target_).split(".")[-2]
     target = output or Path(f"show_{name}.png")

@@ -110,11 +110,17 @@ def read_label_list(file: Path) -> list[str]:
     used: labels are the manifest's.
 
     Raises:
-        InputError: there is no such file, or nothing in it.
+        InputError: there is no such file, it is no text, or there is nothing in it.
     """
     if not file.is_file():
         raise InputError(f"label_split_file={file} is not a file; check the path.")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as fault:
+        raise InputError(
+            f"label_split_file={file} is not a text file ({fault}); give a list, a line per video."
+        ) from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"label_split_file={file} is empty; it needs one labelled video per line.")
     return lines

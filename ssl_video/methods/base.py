@@ -35,6 +35,7 @@ class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
     """
 
     decays_all: ClassVar[bool] = False
+    min_batch_size: ClassVar[int] = 1  # videos on each device; a batch norm over embeddings needs 2
     encodes_single_frames: ClassVar[bool] = False  # the backbone sees the frames of a clip one by one
     unlabeled_views: ClassVar[tuple[str, ...]] = ()  # of a SemiBatch, for a method that learns from one
 

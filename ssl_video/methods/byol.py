@@ -43,6 +43,8 @@ class BYOL(SSLMethod[ClipBatch]):
         sync_batch_norm: batch statistics of all ranks together.
     """
 
+    min_batch_size = 2
+
     def __init__(
         self,
         *,

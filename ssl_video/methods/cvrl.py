@@ -40,6 +40,8 @@ class CVRL(SSLMethod[ClipBatch]):
         sync_batch_norm: batch statistics of all ranks together.
     """
 
+    min_batch_size = 2
+
     def __init__(
         self,
         *,

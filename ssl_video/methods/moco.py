@@ -29,8 +29,7 @@ class MoCo(SSLMethod[ClipBatch]):
     key's statistics only where several groups are normalised apart: on several devices, or on one by
     ``batch_norm_group_size``. Without either, a network can learn to match statistics instead of videos.
 
-    Source: Feichtenhofer et al., "A Large-Scale Study on Unsupervised Spatiotemporal Representation Learning", CVPR
-    2021 (ρ-MoCo, equation 1) and its released code; He et al., "Momentum Contrast", CVPR 2020.
+    Source: Feichtenhofer et al., CVPR 2021 (ρ-MoCo, equation 1) and its released code; He et al., CVPR 2020.
 
     Differs from the reference: keys are gathered over ranks before they are enqueued, as in image MoCo (the released
     video code enqueues one rank's); losses are averaged over the ρ queries, as the paper writes it (the released code
@@ -48,13 +47,14 @@ class MoCo(SSLMethod[ClipBatch]):
         momentum: of the key encoder at the start.
         momentum_schedule: ``cosine`` rises to 1 over the run, ``constant`` stays.
         symmetric: every clip serves as query once; False takes the first as query and the others as keys.
-        multi_positive: with more than one key per query, a mean of cross-entropies (released weights) or the sum of the
-            positives inside the logarithm (paper); the same for two clips.
+        multi_positive: of several keys: mean of cross-entropies (released weights), or sum inside the logarithm (paper).
         shuffle_bn: shuffle the keys over all ranks before they are encoded.
-        batch_norm_group_size: clips that are encoded, and so normalised, together (8 on each GPU in the paper); None
-            takes a device's batch as one group. A batch that is no multiple is split as evenly as it goes.
-        fill_queue_first: no optimizer step until the queue holds keys only, not its initial noise.
+        batch_norm_group_size: clips that are normalised together (8 on each GPU in the paper); None takes a device's
+            batch as one group. A batch that is no multiple is split as evenly as it goes.
+        fill_queue_first: no optimizer step until the queue holds keys only, no noise.
     """
+
+    min_batch_size = 2
 
     def __init__(
         self,

@@ -44,6 +44,8 @@ class MoCoV3(SSLMethod[ClipBatch]):
         sync_batch_norm: batch statistics of all ranks together.
     """
 
+    min_batch_size = 2
+
     def __init__(
         self,
         *,

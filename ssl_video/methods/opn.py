@@ -33,6 +33,7 @@ class OPN(SSLMethod[ClipBatch]):
     """
 
     encodes_single_frames = True
+    min_batch_size = 2
     classes: Tensor
 
     def __init__(

@@ -42,6 +42,8 @@ class SimCLR(SSLMethod[ClipBatch]):
         sync_batch_norm: batch statistics of all ranks together.
     """
 
+    min_batch_size = 2
+
     def __init__(
         self,
         *,

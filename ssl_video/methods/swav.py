@@ -47,6 +47,8 @@ class SwAV(SSLMethod[ClipBatch]):
         sync_batch_norm: batch statistics of all ranks together.
     """
 
+    min_batch_size = 2
+
     def __init__(
         self,
         *,

@@ -108,6 +108,39 @@ def test_batch_larger_than_the_data(videos: Path, capsys: Printed) -> None:
     assert "larger than the 12 usable" in message
 
 
+@pytest.mark.parametrize("method", ["simclr", "cvrl", "byol", "swav", "moco_v3", "opn", "moco"])
+def test_a_batch_of_one_where_videos_are_compared(videos: Path, capsys: Printed, method: str) -> None:
+    words = ("dataset=folder", f"dataset.root={videos}", "dataset.num_workers=0", f"method={method}", "run_dir=one")
+    assert "batch_size=1 must be at least 2 videos on each device" in refused(capsys, *words, "batch_size=1")
+    assert not Path("one").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("method=shuffle_and_learn", "backbone=c3d"), "num_frames=1 must be at least 8 for C3D"),
+        (("method=opn", "backbone=caffenet"), "227"),
+        (("method=o3n", "method.num_branches=5", "method.fusion=sum_diff"), "must be even with method.fusion=sum_diff"),
+        (("method=o3n", "method.num_branches=4"), "sampler.num_views=6"),
+        (("method=opn", "sampler.missing_motion=error"), "ssl-video motion"),
+        (("method=moco", "label_fraction=0.1"), "label_fraction"),
+        (("method=tcl", "label_split_file=nothing.txt"), "label_split_file=nothing.txt is not a file"),
+        (("method=supervised",), "needs labels of 2 classes or more"),
+    ],
+)
+def test_what_does_not_fit_a_method(tmp_path: Path, capsys: Printed, words: tuple[str, ...], said: str) -> None:
+    """Before the first step, without a traceback, and without a folder that looks like a run."""
+    root = numbered_folder(tmp_path / "numbered", videos=4, num_frames=50)
+    given = ("dataset=folder", f"dataset.root={root}", "dataset.num_workers=0", "batch_size=2", "run_dir=unfit")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\n" + "".join(f"video_{n:02d}.mp4,{n % 2}\n" for n in range(4)))
+    labelled = (f"dataset.labels={labels}",) if "method=tcl" in words else ()
+    message = refused(capsys, *given, *labelled, *words)
+    assert said in message
+    assert "Traceback" not in message
+    assert not Path("unfit").exists()
+
+
 def test_unknown_override_and_method(capsys: Printed) -> None:
     message = refused(capsys, "method=mocco", "traner.max_steps=3")
     assert "2 faults" in message

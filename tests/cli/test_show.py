@@ -60,6 +60,14 @@ def test_the_picture_is_written(videos: Path, tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_one_video_of_a_method_that_needs_more(tmp_path: Path, videos: Path) -> None:
+    target = tmp_path / "one.png"
+    words = ["method=simclr", "dataset=folder", f"dataset.root={videos}", "dataset.num_workers=0", "batch_size=4"]
+    assert main([*words, "--videos", "1", "-o", str(target)]) == 0
+    with Image.open(target) as picture:
+        assert 2 * 96 < picture.height < 4 * 96  # two clips
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

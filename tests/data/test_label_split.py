@@ -148,3 +148,6 @@ def test_missing_and_empty_lists_are_refused(tmp_path: Path) -> None:
         split(made(), label_split_file=tmp_path / "none.txt")
     with pytest.raises(InputError, match="is empty"):
         split(made(), label_split_file=written(tmp_path, "", " "))
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(InputError, match="is not a text file"):
+        split(made(), label_split_file=tmp_path / "binary.txt")
