@@ -47,7 +47,7 @@ class MoCo(SSLMethod[ClipBatch]):
         momentum: of the key encoder at the start.
         momentum_schedule: ``cosine`` rises to 1 over the run, ``constant`` stays.
         symmetric: every clip serves as query once; False takes the first as query and the others as keys.
-        multi_positive: of several keys: mean of cross-entropies (released weights), or sum inside the logarithm (paper).
+        multi_positive: of several keys: mean of cross-entropies (released weights) or sum inside the logarithm (paper).
         shuffle_bn: shuffle the keys over all ranks before they are encoded.
         batch_norm_group_size: clips that are normalised together (8 on each GPU in the paper); None takes a device's
             batch as one group. A batch that is no multiple is split as evenly as it goes.
