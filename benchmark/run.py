@@ -69,7 +69,7 @@ def run_cell(cell: Cell, root: Path | None, result: Path, deadline: float, *, sh
     data = data_overrides(cell.dataset, root)
     train = [sys.executable, "train.py", f"method={cell.method}", *data, f"seed={cell.seed}"]
     train += [f"trainer.max_steps={cell.steps}", f"run_dir={run}", "resume=auto"]
-    train += OVERRIDES.get(cell.method, [])
+    train += OVERRIDES.get((cell.dataset, cell.method), [])
     train += ["dataset.num_workers=1"] if shared else []
     measure = [sys.executable, "-m", "benchmark.measure", str(run), "--output", str(result)]
     measure += [word for label in LABELS[cell.dataset] for word in ("--label", label)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_video.backbones.base import Backbone
 from ssl_video.data.batch import ClipBatch
 from ssl_video.methods.base import OptimizerFactory, SchedulerFactory, SSLMethod
+from ssl_video.utils.distributed import gather
 from ssl_video.utils.errors import InputError
 
 
@@ -53,8 +55,11 @@ class Supervised(SSLMethod[ClipBatch]):
         """Cross-entropy over the videos that have a label; the accuracy is logged beside it."""
         logits: Tensor = self.head(self.backbone(batch.clips[:, 0]))
         labelled = batch.labels >= 0
-        # The sum over none is 0, where a mean would be no number.
-        loss = cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum") / labelled.sum().clamp_min(1)
+        # Ranks may hold unequally many labels: with the mean count of all, the mean of their losses is that of one
+        # process. The sum over none is 0, where a mean would be no number.
+        count = gather(labelled.sum().unsqueeze(0)).float().mean()
+        summed = cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum")
+        loss = summed / count.clamp_min(torch.finfo(count.dtype).tiny)
         if labelled.any():
             self.observed["accuracy"] = (logits.argmax(dim=1) == batch.labels)[labelled].float().mean()
         return {"classification": loss}
