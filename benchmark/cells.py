@@ -10,8 +10,8 @@ from ssl_video.utils.conf_path import conf_dir
 # Equal steps for all methods on a data set; the numbers fit eight hours of two cores for all of them.
 STEPS = {"moving_shapes": 200, "interactions": 100, "wagon": 30}
 SEEDS = {"moving_shapes": (0, 1, 2), "interactions": (0, 1, 2), "wagon": (0,)}
-# A semi-supervised method takes a part of its videos with labels: 12 beside 36 without, where the others take 24. Of the
-# embedded labels it is given those of appearance: a few frames at random times hardly show a motion.
+# A semi-supervised method takes a part of its videos with labels: 12 beside 36 without, where the others take 24. It is
+# given the embedded labels of appearance: a few frames at random times hardly show a motion.
 OVERRIDES = {
     ("moving_shapes", "tcl"): ["batch_size=12", "label_fraction=0.25", "dataset.label=appearance"],
     ("interactions", "tcl"): ["batch_size=4", "label_fraction=0.25"],
