@@ -30,15 +30,23 @@ from benchmark.tasks import TASKS
     ],
 )
 def test_verdict(accuracy: float, ceiling: float, must_learn: bool, expected: str) -> None:
-    result = {"accuracy": accuracy, "chance": 1 / 6, "ceiling": ceiling, "sigma": 0.011}
+    result = {"law": "A", "accuracy": accuracy, "chance": 1 / 6, "ceiling": ceiling, "sigma": 0.011}
     assert verdict(result, must_learn=must_learn) == expected
 
 
 def test_three_deviations_above_a_ceiling_are_those_of_the_ceiling() -> None:
     """Of 2048 answers with a ceiling of 2/3, one deviation is 0.0104; with a chance of 1/12 it is 0.0061."""
-    result = {"chance": 1 / 12, "ceiling": 2 / 3, "sigma": math.sqrt(11 / 144 / 2048)}
+    result = {"law": "B", "chance": 1 / 12, "ceiling": 2 / 3, "sigma": math.sqrt(11 / 144 / 2048)}
     assert verdict({**result, "accuracy": 2 / 3 + 0.030}, must_learn=True) == "learnt"
     assert verdict({**result, "accuracy": 2 / 3 + 0.033}, must_learn=True) == "FAILS"
+
+
+def test_a_network_taught_shuffled_labels_guesses_once_per_order() -> None:
+    """One right order of 12 more or less is 1/12; of a thousand independent guesses it would be ten deviations."""
+    result = {"accuracy": 2 / 12, "chance": 1 / 12, "ceiling": 1 / 12, "sigma": 0.008}
+    assert verdict({"law": "F", **result}, must_learn=False) == "at chance"
+    assert verdict({"law": "C", **result}, must_learn=False) == "FAILS"
+    assert verdict({"law": "F", **result, "accuracy": 0.5}, must_learn=False) == "FAILS"
 
 
 def test_every_task_has_what_must_be_learnt_and_what_must_not() -> None:
@@ -122,7 +130,7 @@ def test_a_cell_says_what_it_reached_and_the_table_shows_it() -> None:
     assert result["tuples"] == 96
     assert result["sigma"] == pytest.approx(math.sqrt(5 / 36 / 96), abs=1e-4)
     assert 0 <= result["pixel_rule"] <= 1
-    table = format_table([{"task": "vcop", "law": "A", **result}])
+    table = format_table([{"task": "vcop", **result}])
     assert f"| vcop | A | **{result['accuracy']:.3f}** | 0.167 | 1.000 |" in table
 
 
