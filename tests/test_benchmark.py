@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from benchmark.cells import all_cells, data_overrides
 from benchmark.laws import SIZE, shown
 from benchmark.probes import statistics
-from benchmark.proofs import format_table, run_cell, verdict
+from benchmark.proofs import _shuffled, format_table, run_cell, verdict
 from benchmark.table import read_cells, write_table
 from benchmark.tasks import TASKS
 
@@ -39,6 +40,13 @@ def test_three_deviations_above_a_ceiling_are_those_of_the_ceiling() -> None:
     result = {"law": "B", "chance": 1 / 12, "ceiling": 2 / 3, "sigma": math.sqrt(11 / 144 / 2048)}
     assert verdict({**result, "accuracy": 2 / 3 + 0.030}, must_learn=True) == "learnt"
     assert verdict({**result, "accuracy": 2 / 3 + 0.033}, must_learn=True) == "FAILS"
+
+
+def test_shuffled_labels_are_those_of_the_batch_before() -> None:
+    labels = [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5])]
+    method = SimpleNamespace(questions=lambda batch: (torch.zeros(2, 6), labels[batch]))
+    with _shuffled(method):
+        assert [method.questions(number)[1].tolist() for number in range(3)] == [[1, 0], [0, 1], [2, 3]]
 
 
 def test_a_network_taught_shuffled_labels_guesses_once_per_order() -> None:
