@@ -207,7 +207,16 @@ def _check_backbone(method: SSLMethod[Any], datamodule: VideoDataModule) -> None
     sampler = datamodule.sampler
     black = torch.zeros(sampler.num_views, sampler.num_frames, 128, 171, 3, dtype=torch.uint8)
     clips = datamodule.transform(black)[:1].to("meta")
-    method.backbone.check_clips(clips[:, :, :1] if method.encodes_single_frames else clips)
+    if not method.encodes_single_frames:
+        method.backbone.check_clips(clips)
+        return
+    try:
+        method.backbone.check_clips(clips[:, :, :1])
+    except InputError as fault:
+        raise InputError(
+            f"{fault} {type(method).__name__} gives its backbone one frame at a time, whatever the sampler; "
+            "backbone=caffenet_small and its kind take those."
+        ) from fault
 
 
 def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: VideoDataModule) -> pl.Trainer:

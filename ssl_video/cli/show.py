@@ -7,7 +7,6 @@ repeated, with the same random draws, on clips whose pixels are their own frame 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from ssl_video.data.batch import ClipBatch
 from ssl_video.methods.base import SSLMethod
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.files import write_atomically
 
 TILE = 96  # pixels of a frame in the picture
 MARGIN = 12
@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if not 1 <= given.videos <= 16:
             raise InputError(f"--videos={given.videos} must be 1 to 16.")
+        if given.step < 0:
+            raise InputError(f"--step={given.step} must be at least 0, the first step.")
         path = show(overrides, output=given.output, num_videos=given.videos, step=given.step)
     except InputError as fault:
         print(f"ssl-video show: {fault}", file=sys.stderr)
@@ -95,10 +97,10 @@ def show(overrides: Sequence[str], *, output: Path | None, num_videos: int, step
     picture = draw(strips, titles=titles, answers=_answers(method, batch, seed=config.seed))
     name = str(config.method._target_).split(".")[-2]
     target = output or Path(f"show_{name}.png")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(temporary, format="PNG")
-    temporary.replace(target)
+    try:
+        write_atomically(target, lambda temporary: picture.save(temporary, format="PNG"))
+    except OSError as fault:
+        raise InputError(f"--output={target} cannot be written ({fault.strerror}); name another file.") from fault
     return target
 
 

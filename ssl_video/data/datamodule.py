@@ -192,7 +192,7 @@ class VideoDataModule(pl.LightningDataModule):
         raise InputError(
             f"batch_size={self.batch_size} on {num_processes} device(s) is larger than the {len(rows)} usable training "
             f"videos of {self.name}{left_out if self.too_short else ''}. "
-            + (f"Use batch_size={fitting} or less." if fitting else "Give longer videos, or shorter clips.")
+            + (f"Use batch_size={fitting} or less." if fitting else "Give longer videos, or a sampler that spans less.")
         )
 
     @property
@@ -215,10 +215,12 @@ class VideoDataModule(pl.LightningDataModule):
         missing = sum(self.manifest.segment(int(row)) not in self.motion for row in rows)
         if not missing:
             return None
-        root = "" if self.root is None else f" dataset.root={self.root}"
+        words = f"dataset={self.name}"
+        words += "" if self.root is None else f" dataset.root={self.root}"
+        words += "" if self.labels_file is None else f" dataset.labels={self.labels_file}"
         told = (
             f"{missing} of {len(rows)} training videos of {self.name} have no motion table. To make them: "
-            f"ssl-video motion dataset={self.name}{root} (and what else of dataset= and cache_dir= this command has)."
+            f"ssl-video motion {words} (and what else of dataset= and cache_dir= this command has)."
         )
         if getattr(self.sampler, "missing_motion", "uniform") == "error":
             raise InputError(f"{told} Or set sampler.missing_motion=uniform, which draws uniformly there.")

@@ -121,8 +121,9 @@ class SemiPart:
             if len(pool) >= size * num_processes:
                 continue
             fitting = int(len(pool) / num_processes / (self.unlabeled_ratio if kind == "unlabelled" else 1.0))
+            other = "Raise label_fraction." if kind == "labelled" else "Lower label_fraction or semi.unlabeled_ratio."
             raise InputError(
                 f"batch_size={batch_size} on {num_processes} device(s) takes {size * num_processes} {kind} videos, but "
                 f"{name} has {len(pool)} for training (label split: {family}). "
-                + (f"Use batch_size={fitting} or less." if fitting else "Change label_fraction.")
+                + (f"Use batch_size={fitting} or less." if fitting else other)
             )

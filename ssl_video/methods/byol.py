@@ -88,7 +88,7 @@ class BYOL(SSLMethod[ClipBatch]):
     def check_batch(self, *, num_views: int, num_frames: int) -> None:
         """BYOL predicts other clips of the same video."""
         if num_views < 2:
-            raise InputError(f"sampler.num_views={num_views}; BYOL needs 2 clips or more of a video.")
+            raise InputError(f"sampler.num_views={num_views}; BYOL needs 2 clips or more of a video; raise it.")
 
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         """−2·cos between each clip's prediction and every other clip's target, averaged."""

@@ -102,7 +102,7 @@ class MoCo(SSLMethod[ClipBatch]):
     def check_batch(self, *, num_views: int, num_frames: int) -> None:
         """MoCo compares at least two clips."""
         if num_views < 2:
-            raise InputError(f"sampler.num_views={num_views}; MoCo compares 2 clips or more of a video.")
+            raise InputError(f"sampler.num_views={num_views}; MoCo compares 2 clips or more of a video; raise it.")
 
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         """InfoNCE of every query clip against the other clips' keys and the queue."""

@@ -77,7 +77,7 @@ class SimCLR(SSLMethod[ClipBatch]):
     def check_batch(self, *, num_views: int, num_frames: int) -> None:
         """SimCLR compares at least two clips."""
         if num_views < 2:
-            raise InputError(f"sampler.num_views={num_views}; SimCLR compares 2 clips or more of a video.")
+            raise InputError(f"sampler.num_views={num_views}; SimCLR compares 2 clips or more of a video; raise it.")
 
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         """NT-Xent of each pair of clips, averaged."""

@@ -91,7 +91,7 @@ class SwAV(SSLMethod[ClipBatch]):
         if num_views < needed:
             raise InputError(
                 f"sampler.num_views={num_views}; SwAV needs {needed} clips or more of a video with "
-                f"method.num_code_views={self.num_code_views}."
+                f"method.num_code_views={self.num_code_views}; raise the one, or lower the other."
             )
 
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:

@@ -56,6 +56,7 @@ class TCL(SSLMethod[SemiBatch]):
     """
 
     unlabeled_views = ("fast", "slow")
+    min_batch_size = 2
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class TCL(SSLMethod[SemiBatch]):
     ) -> None:
         super().__init__(backbone=backbone, optimizer=optimizer, scheduler=scheduler, seed=seed)
         if not 0 <= supervised_until <= finetune_from:
-            raise InputError(f"method.supervised_until={supervised_until} must be 0 to {finetune_from}, finetune_from.")
+            raise InputError(f"method.supervised_until={supervised_until} must be 0 to finetune_from={finetune_from}.")
         if stage == "train" and num_classes < 2:
             raise InputError(f"TCL learns from labels, and the data has {num_classes} classes; it needs 2 or more.")
         outputs = num_classes if stage == "train" else pretrain_outputs
@@ -115,7 +116,7 @@ class TCL(SSLMethod[SemiBatch]):
     def check_batch(self, *, num_views: int, num_frames: int) -> None:
         """A labelled video is one clip."""
         if num_views != 1:
-            raise InputError(f"sampler.num_views={num_views}; TCL takes 1 clip of a labelled video.")
+            raise InputError(f"sampler.num_views={num_views}; TCL takes 1 clip of a labelled video; set it to 1.")
 
     def losses(self, batch: SemiBatch) -> dict[str, Tensor]:
         """The losses of the present phase; those of the others are 0."""

@@ -119,6 +119,7 @@ def test_a_batch_of_one_where_videos_are_compared(videos: Path, capsys: Printed,
     ("words", "said"),
     [
         (("method=shuffle_and_learn", "backbone=c3d"), "num_frames=1 must be at least 8 for C3D"),
+        (("method=shuffle_and_learn", "backbone=c3d"), "ShuffleAndLearn gives its backbone one frame at a time"),
         (("method=opn", "backbone=caffenet"), "227"),
         (("method=o3n", "method.num_branches=5", "method.fusion=sum_diff"), "must be even with method.fusion=sum_diff"),
         (("method=o3n", "method.num_branches=4"), "sampler.num_views=6"),

@@ -68,10 +68,18 @@ def test_one_video_of_a_method_that_needs_more(tmp_path: Path, videos: Path) -> 
         assert 2 * 96 < picture.height < 4 * 96  # two clips
 
 
+def test_a_picture_that_cannot_be_written(tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    words = ["dataset=folder", f"dataset.root={videos}", "dataset.num_workers=0", "batch_size=4"]
+    assert main([*words, "-o", str(tmp_path / "file" / "one.png")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--videos", "0"], "--videos=0 must be 1 to 16"),
+        (["--step", "-1"], "--step=-1 must be at least 0"),
         (["picture"], "'picture' is neither an option nor an override"),
         (["method=mocco"], "did you mean 'moco'"),
         (["dataset=folder"], "dataset=folder needs dataset.root=DIR"),

@@ -241,6 +241,8 @@ def test_what_does_not_fit_is_refused(videos: Path, cache: Path) -> None:
         InputError, match=r"on 3 device\(s\) takes 36 unlabelled videos, but folder has 18 .*=1 or less"
     ):
         module(videos, cache, batch_size=2, semi=part(unlabeled_ratio=6.0)).check_enough(3)
+    with pytest.raises(InputError, match=r"folder has 0 for training .*Lower label_fraction"):
+        module(videos, cache, semi=part(label_fraction=1.0)).check_enough(1)
     with pytest.raises(InputError, match=r"unlabeled_ratio=0.1 with batch_size=2 leaves no unlabelled"):
         module(videos, cache, semi=part(unlabeled_ratio=0.1)).check_enough(1)
     with pytest.raises(InputError, match=r"semi.views.fast.sampler.end_policy=error"):
