@@ -295,7 +295,7 @@ def test_what_does_not_fit_is_refused() -> None:
     assert TCL(**parts(method), num_classes=0, stage="pretrain").classifier[1].out_features == 128
     with pytest.raises(InputError, match="learns from labels, and the data has 0 classes"):
         TCL(**parts(method), num_classes=0)
-    with pytest.raises(InputError, match=r"method.supervised_until=3.* must be 0 to 2"):
+    with pytest.raises(InputError, match=r"method.supervised_until=3.* must be 0 to finetune_from=2"):
         TCL(**parts(method), num_classes=4, supervised_until=3.0, finetune_from=2.0)
 
 
