@@ -123,7 +123,9 @@ def test_refusals(videos: Path, capsys: Printed) -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one_run(videos: Path) -> None:
     """Each rank takes its part of every global batch; epochs are as long as the data allow for both together."""
-    arguments = command(videos, "run_dir=a", "batch_size=1", "strategy=ddp_cpu", "trainer.devices=2", steps=6)
+    halves = ("label_fraction=0.5", "semi.unlabeled_ratio=1")  # 10 videos each, two batches of 4
+    two = ("strategy=ddp_cpu", "trainer.devices=2")
+    arguments = command(videos, "run_dir=a", "batch_size=2", *two, *halves, steps=6)
     code, printed = run_command("train.py", arguments, folder=Path())
     assert code == 0, printed
     rows = read_metrics(Path("a"))
