@@ -15,6 +15,7 @@ from ssl_video.cli.launch import launch
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, quiet, share_cores
 from ssl_video.cli.results import make_report, print_table, result_folder
 from ssl_video.cli.weights import build_backbones, complete_overrides, read_weights
+from ssl_video.evaluation.clips import NORMAL
 from ssl_video.evaluation.features import EvaluationProtocol
 from ssl_video.utils.config import build
 from ssl_video.utils.run import Job, peak_memory_bytes, write_json
@@ -37,7 +38,7 @@ def evaluate(config: DictConfig, job: Job) -> Path:
     folder = result_folder(config, job, weights)
     protocol: EvaluationProtocol = build(config.evaluation)
     backbones = build_backbones(config, weights)
-    datamodule = build_evaluation_data(config, num_clips=protocol.num_clips)
+    datamodule = build_evaluation_data(config, num_clips=protocol.clips("test")[NORMAL].num_clips)
     split = asked_split(datamodule)
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
     train, test = (extract_split(datamodule, backbones, part, device) for part in ("train", split))

@@ -1,12 +1,14 @@
 """What a protocol is given, frozen features with labels, and what it gives back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_video.evaluation.clips import ClipSpec, Part
 from ssl_video.utils.errors import InputError
 
 
@@ -19,12 +21,14 @@ class FeatureSet:
         labels: `[N]` int64, -1 where a video has none.
         video_ids: N names, for messages.
         groups: N group names (videos of one group share scene or actor), None where a video has none.
+        altered: by the names that the protocol gave them, `[N, V', D']` of the other clips it asked for.
     """
 
     features: Tensor
     labels: Tensor
     video_ids: list[str]
     groups: list[str | None]
+    altered: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that every part speaks of the same N videos."""
@@ -58,11 +62,17 @@ class ProtocolResult:
         per_video: name to `[N]`, the values of the test videos whose mean is the metric of that name; a metric that is
             not such a mean is absent.
         settings: everything that was set or chosen, in plain values.
+        predictions: `[N]` int64 class named for each test video, if the protocol names one.
+        neighbours: `[N, k]` int64 places in the train part of the nearest videos, nearest first, if it looks for them.
+        details: tables behind the metrics (per draw, per corruption …), in plain lists, mappings and numbers.
     """
 
     metrics: dict[str, float]
     per_video: dict[str, np.ndarray] = field(default_factory=dict)
-    settings: dict[str, int | float | str | bool | list[int]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    predictions: np.ndarray | None = None
+    neighbours: np.ndarray | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class EvaluationProtocol(Protocol):
@@ -71,12 +81,16 @@ class EvaluationProtocol(Protocol):
     Attributes:
         name: as on the command line.
         version: of what is computed and how the result is shaped.
-        num_clips: evenly spread clips per video it wants.
+        needs_labels: whether it can do nothing without them.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
-    num_clips: int
+    needs_labels: ClassVar[bool]
+
+    def clips(self, part: Part) -> dict[str, ClipSpec]:
+        """Return the clips it wants of a part, its own under `NORMAL`; no others than these reach it."""
+        ...
 
     def __call__(self, train: FeatureSet, test: FeatureSet, *, num_classes: int) -> ProtocolResult:
         """Return the metrics of `test`."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from ssl_video.evaluation.clips import NORMAL, ClipSpec, Part
 from ssl_video.evaluation.features import FeatureSet, ProtocolResult, check_labelled, check_num_clips
 from ssl_video.metrics.classification import balanced_accuracy, topk_hits
 from ssl_video.metrics.knn import knn_scores
@@ -25,6 +26,7 @@ class KNN:
 
     name: ClassVar[str] = "knn"
     version: ClassVar[int] = 1
+    needs_labels: ClassVar[bool] = True
 
     def __init__(
         self, *, k: int = 20, temperature: float = 0.07, num_clips: int = 5, cap_at_class_size: bool = True
@@ -38,6 +40,10 @@ class KNN:
         self.temperature = temperature
         self.num_clips = num_clips
         self.cap_at_class_size = cap_at_class_size
+
+    def clips(self, part: Part) -> dict[str, ClipSpec]:
+        """Return the clips of either part."""
+        return {NORMAL: ClipSpec(num_clips=self.num_clips)}
 
     def __call__(self, train: FeatureSet, test: FeatureSet, *, num_classes: int) -> ProtocolResult:
         """Classify the videos of `test` by those of `train`.
@@ -61,7 +67,7 @@ class KNN:
         hits = {f"top{place}": topk_hits(scores, test.labels, k=place).double().cpu().numpy() for place in (1, 5)}
         metrics = {metric: float(np.mean(values)) for metric, values in hits.items()}
         metrics["balanced_accuracy"] = balanced_accuracy(scores.argmax(dim=1), test.labels)
-        settings: dict[str, int | float | str | bool | list[int]] = {
+        settings = {
             "k": k,
             "k_asked": self.k,
             "temperature": self.temperature,

@@ -10,6 +10,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from ssl_video.evaluation.clips import NORMAL, ClipSpec, Part
 from ssl_video.evaluation.features import FeatureSet, ProtocolResult, check_labelled, check_num_clips
 from ssl_video.metrics.classification import balanced_accuracy, topk_hits
 from ssl_video.utils.errors import InputError
@@ -37,6 +38,7 @@ class LinearProbe:
 
     name: ClassVar[str] = "linear_probe"
     version: ClassVar[int] = 1
+    needs_labels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -62,6 +64,10 @@ class LinearProbe:
         self.max_iterations = max_iterations
         self.seed = seed
 
+    def clips(self, part: Part) -> dict[str, ClipSpec]:
+        """Return the clips of either part."""
+        return {NORMAL: ClipSpec(num_clips=self.num_clips)}
+
     def __call__(self, train: FeatureSet, test: FeatureSet, *, num_classes: int) -> ProtocolResult:
         """Fit on the videos of `train`, classify those of `test`.
 
@@ -84,7 +90,7 @@ class LinearProbe:
         hits = {f"top{place}": topk_hits(scores, test_labels, k=place).double().numpy() for place in (1, 5)}
         metrics = {metric: float(np.mean(values)) for metric, values in hits.items()}
         metrics["balanced_accuracy"] = balanced_accuracy(scores.argmax(dim=1), test_labels)
-        settings: dict[str, int | float | str | bool | list[int]] = {
+        settings = {
             "strength": strength,
             "validation_videos": int(held_out.sum()),
             "val_fraction": self.val_fraction,

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ssl_video.evaluation.clips import NORMAL, ClipSpec, Part
 from ssl_video.evaluation.features import FeatureSet, ProtocolResult, check_labelled, check_num_clips
 from ssl_video.metrics.retrieval import rank_gallery, recall_hits
 
@@ -25,6 +26,7 @@ class Retrieval:
 
     name: ClassVar[str] = "retrieval"
     version: ClassVar[int] = 1
+    needs_labels: ClassVar[bool] = True
 
     def __init__(self, *, recall_at: Sequence[int] = (1, 5, 10, 20, 50), num_clips: int = 10) -> None:
         if len(recall_at) == 0 or min(recall_at) < 1:
@@ -32,6 +34,10 @@ class Retrieval:
         check_num_clips(num_clips)
         self.recall_at = sorted({int(k) for k in recall_at})
         self.num_clips = num_clips
+
+    def clips(self, part: Part) -> dict[str, ClipSpec]:
+        """Return the clips of either part."""
+        return {NORMAL: ClipSpec(num_clips=self.num_clips)}
 
     def __call__(self, train: FeatureSet, test: FeatureSet, *, num_classes: int) -> ProtocolResult:
         """Retrieve for each video of `test` among those of `train`.
@@ -48,7 +54,7 @@ class Retrieval:
         per_video["mean_average_precision"] = ranking.average_precision.cpu().numpy()
         metrics = {metric: float(np.mean(values)) for metric, values in per_video.items()}
         metrics["median_rank"] = float(np.median(ranking.first_hit.cpu().numpy()))
-        settings: dict[str, int | float | str | bool | list[int]] = {
+        settings = {
             "recall_at": self.recall_at,
             "gallery_videos": len(train),
             "num_clips": train.num_clips,
