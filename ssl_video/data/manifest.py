@@ -83,7 +83,8 @@ class Manifest:
 
     Attributes:
         root: folder that the paths are relative to.
-        table: the columns of `COLUMNS`, then the label columns (strings, or null where a video has none).
+        table: the columns of `COLUMNS`, then the label columns (strings or lists of strings, or null where a video has
+            none).
         label_columns: names of the label columns.
         num_left_out: video files under the root that are no part of the data set.
         parquet_file: the file it was opened from; None where it was not, and in other processes.
@@ -145,12 +146,16 @@ class Manifest:
             raise InputError(f"column {name!r} must be one of the manifest's: {', '.join(self.table.column_names)}.")
         return cast("list[Any]", self.table.column(name).to_pylist())
 
-    def labels(self, name: str) -> list[str | None]:
+    def labels(self, name: str) -> list[str | list[str] | None]:
         """Returns a label column, None where a video has no label."""
         if name not in self.label_columns:
             have = ", ".join(self.label_columns) or "none"
             raise InputError(f"label {name!r} must be one of the manifest's label columns ({have}).")
         return self.column(name)
+
+    def is_multi_label(self, name: str) -> bool:
+        """Returns whether a label column holds lists of classes, of which a video may have several at once."""
+        return name in self.label_columns and pa.types.is_list(self.table.schema.field(name).type)
 
     def status_counts(self) -> dict[str, int]:
         """Returns how many rows have each status, the usable ones under `ok`."""
@@ -205,7 +210,7 @@ class Manifest:
             "root": str(root),
         }
         schema = pa.schema(
-            [*_FIELDS, *(pa.field(name, pa.string()) for name in labels)],
+            [*_FIELDS, *(pa.field(name, _label_type(rows, name)) for name in labels)],
             metadata={METADATA_KEY: json.dumps(description).encode()},
         )
         return cls(pa.Table.from_pylist(rows, schema=schema), root=Path(root))
@@ -267,6 +272,11 @@ def _complete(record: Mapping[str, Any], label_columns: list[str]) -> dict[str, 
     start = record.get("start_seconds")
     segment_id = record.get("segment_id") or (video_id if start is None else f"{video_id}@{start:.3f}")
     return {"status": OK, **record, "path": path, "video_id": video_id, "segment_id": segment_id}
+
+
+def _label_type(rows: list[dict[str, Any]], name: str) -> pa.DataType:
+    is_list = any(isinstance(row.get(name), list) for row in rows)
+    return pa.list_(pa.string()) if is_list else pa.string()
 
 
 def _checked_path(path: str) -> str:

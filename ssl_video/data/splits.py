@@ -51,6 +51,8 @@ def split_rows(
 def class_indices(manifest: Manifest, label: str | None) -> tuple[NDArray[np.int64], list[str]]:
     """``[len(manifest)]`` class index per row (-1 where there is no label) and the class names, sorted.
 
+    Where the videos have several classes at once there is no such index: all are -1, without names.
+
     Raises:
         InputError: ``label`` is not a label column of the manifest.
     """
@@ -60,7 +62,9 @@ def class_indices(manifest: Manifest, label: str | None) -> tuple[NDArray[np.int
         raise InputError(
             f"dataset.label={label!r} is not a label column of {manifest.root.name}; it has {manifest.label_columns}."
         )
-    values = manifest.labels(label)
+    if manifest.is_multi_label(label):
+        return np.full(len(manifest), -1, dtype=np.int64), []
+    values = [value if isinstance(value, str) else None for value in manifest.labels(label)]
     names = sorted({value for value in values if value is not None})
     number = {name: index for index, name in enumerate(names)}
     return np.array([-1 if value is None else number[value] for value in values], dtype=np.int64), names

@@ -161,3 +161,15 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["a.mp4"]}), tmp_path / "foreign.parquet")
     with pytest.raises(InputError, match="no manifest"):
         Manifest.open(tmp_path / "foreign.parquet", cache_dir=tmp_path)
+
+
+def test_a_label_may_be_a_list_of_classes(tmp_path: Path) -> None:
+    records = [{"path": "a.mp4", "actions": ["open", "sit"]}, {"path": "b.mp4", "actions": None}]
+    manifest = Manifest.from_records(
+        [record | {"label": "run"} for record in records], root=tmp_path, label_columns=["label", "actions"]
+    )
+    manifest.write(tmp_path / "manifest.parquet")
+    opened = Manifest.open(tmp_path / "manifest.parquet", cache_dir=tmp_path / "cache")
+    assert opened.labels("actions") == [["open", "sit"], None]
+    assert (opened.is_multi_label("actions"), opened.is_multi_label("label")) == (True, False)
+    assert opened.content_hash() == manifest.content_hash()

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+Label = str | list[str] | None
+
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
@@ -10,7 +12,7 @@ class AnnotatedVideo:
 
     Attributes:
         path: relative to the data set's root, with forward slashes.
-        labels: label columns by name; None where this video has no label.
+        labels: label columns by name: a class, a list of classes, or None where this video has no label.
         split: train, val or test, or None where nothing says.
         group: what must not be separated by a split, such as the recording that clips were cut from.
         start_seconds: where the stretch begins in the file; None is the file's begin.
@@ -20,7 +22,7 @@ class AnnotatedVideo:
     """
 
     path: str
-    labels: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, Label] = field(default_factory=dict)
     split: str | None = None
     group: str | None = None
     start_seconds: float | None = None

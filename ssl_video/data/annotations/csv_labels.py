@@ -4,18 +4,22 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from ssl_video.data.annotations.annotated_video import AnnotatedVideo
+from ssl_video.data.annotations.annotated_video import AnnotatedVideo, Label
 from ssl_video.utils.errors import InputError
 
 NEEDED_COLUMNS = ("path", "label")
 SPLITS = ("train", "val", "test")
+# A label column whose name ends so holds lists of classes.
+LIST_MARK = "[]"
+SEPARATOR = ";"
 FAULTS_SHOWN = 5
 
 
 def read_csv_labels(file: Path) -> list[AnnotatedVideo]:
     """Reads a CSV of labels.
 
-    Every column but path, split and group is a label column. Empty cells are no label, no split, no group.
+    Every column but path, split and group is a label column. Empty cells are no label, no split, no group. Where a
+    video has several classes at once, the column's name ends in `[]` and its cells read `open door;sit down`.
 
     Args:
         file: the CSV, UTF-8, with a header.
@@ -44,8 +48,9 @@ def read_csv_labels(file: Path) -> list[AnnotatedVideo]:
 
 
 def _check_columns(file: Path, columns: list[str]) -> None:
-    missing = [name for name in NEEDED_COLUMNS if name not in columns]
-    if missing or len(set(columns)) != len(columns) or "" in columns:
+    names = [name.removesuffix(LIST_MARK) for name in columns]
+    missing = [name for name in NEEDED_COLUMNS if name not in names]
+    if missing or len(set(names)) != len(names) or "" in names:
         raise InputError(
             f"labels file {file} has the columns {columns}; it needs distinct, named ones, among them "
             f"{' and '.join(NEEDED_COLUMNS)} (other label columns, split and group may follow)."
@@ -90,5 +95,12 @@ def _normal(path: str) -> str:
 
 def _video(row: Mapping[str, str]) -> AnnotatedVideo:
     cells = {name: value.strip() or None for name, value in row.items()}
-    labels = {name: value for name, value in cells.items() if name not in ("path", "split", "group")}
+    labels = dict(_label(name, value) for name, value in cells.items() if name not in ("path", "split", "group"))
     return AnnotatedVideo(_normal(row["path"]), labels, split=cells.get("split"), group=cells.get("group"))
+
+
+def _label(column: str, cell: str | None) -> tuple[str, Label]:
+    if not column.endswith(LIST_MARK):
+        return column, cell
+    classes = [part.strip() for part in (cell or "").split(SEPARATOR) if part.strip()]
+    return column.removesuffix(LIST_MARK), list(dict.fromkeys(classes)) or None

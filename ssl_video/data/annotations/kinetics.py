@@ -59,7 +59,7 @@ def read_kinetics(
             video = clip(files, row["youtube_id"], start, end, split=split, label=label, where=where)
             names.add(str(video.segment_id), where=where)
             videos.append(video)
-    labels = {name for video in videos if (name := video.labels["label"]) is not None}
+    labels = {name for video in videos if isinstance(name := video.labels["label"], str)}
     if len(labels) > num_classes:
         raise InputError(
             f"the annotations of dataset.root={root} name {len(labels)} classes, Kinetics-{num_classes} has "

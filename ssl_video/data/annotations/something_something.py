@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from ssl_video.data.annotations.annotated_video import AnnotatedVideo
+from ssl_video.data.annotations.annotated_video import AnnotatedVideo, Label
 from ssl_video.data.annotations.official_files import (
     NoRepeats,
     VideoFiles,
@@ -100,7 +100,7 @@ def _file_names(part: str) -> list[str]:
     return [f"something-something-v2-{part}.json", f"{part}.json"]
 
 
-def _video(files: VideoFiles, name: Any, label: str | None, *, split: str, where: str) -> AnnotatedVideo:
+def _video(files: VideoFiles, name: Any, label: Label, *, split: str, where: str) -> AnnotatedVideo:
     name = checked_name(name, where=where)
     return AnnotatedVideo(files.path(name, split=split) or f"{FOLDER}/{name}.webm", {"label": label}, split=split)
 

@@ -20,6 +20,15 @@ def test_all_columns_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_column_of_lists_holds_each_class_once(tmp_path: Path) -> None:
+    file = write(tmp_path, "path,label,actions[]\na.mp4,run,open; sit;open\nb.mp4,run,\nc.mp4,run,sit\n")
+    assert [video.labels["actions"] for video in read_csv_labels(file)] == [["open", "sit"], None, ["sit"]]
+    alone = read_csv_labels(write(tmp_path, "path,label[]\na.mp4,open;sit\n"))
+    assert alone[0].labels == {"label": ["open", "sit"]}
+    with pytest.raises(InputError, match="distinct"):
+        read_csv_labels(write(tmp_path, "path,label,label[]\na.mp4,run,run\n"))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
