@@ -67,7 +67,7 @@ def test_files_are_h264_without_reordering_and_near_the_drawn_frames(small: Path
     )
     luminance = np.array([0.299, 0.587, 0.114])  # the codec halves the colours' resolution, not the luminance's
     decoded, original = _decode(small / row["path"]) @ luminance, drawn.frames @ luminance
-    assert np.abs(decoded - original).mean() < 4.0
+    assert np.abs(decoded - original).mean() < 6.0
     assert np.abs(decoded[1:] - original[:-1]).mean() > np.abs(decoded - original).mean()
 
 
@@ -79,10 +79,16 @@ def test_equal_arguments_give_equal_files_with_any_number_of_processes(tmp_path:
     one, two, other = (_labels(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two
     for row in one:
-        assert np.array_equal(_decode(tmp_path / "one" / row["path"]), _decode(tmp_path / "two" / row["path"]))
+        assert (tmp_path / "one" / row["path"]).read_bytes() == (tmp_path / "two" / row["path"]).read_bytes()
     assert not np.array_equal(
         _decode(tmp_path / "one" / one[0]["path"]), _decode(tmp_path / "other" / other[0]["path"])
     )
+
+
+def test_macroblock_tree_is_off(small: Path) -> None:
+    # Its AVX-512 code reads past its arrays, so that one file in hundreds would differ: too few for the test above.
+    for row in _labels(small):
+        assert b" mbtree=0 " in (small / row["path"]).read_bytes()  # x264 writes its settings into the stream
 
 
 def test_complete_folder_is_left_alone_and_a_foreign_one_refused(small: Path, tmp_path: Path) -> None:
