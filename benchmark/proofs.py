@@ -16,11 +16,10 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from torch import Tensor
 from benchmark.laws import LAWS, draw_batch
 from benchmark.tasks import TASKS, Task
 from ssl_video.cli.parts import PROVIDED, TrainSettings, build_method
+from ssl_video.cli.stand_in import attach_stand_in
 from ssl_video.data.batch import ClipBatch
 from ssl_video.methods.base import SSLMethod
 from ssl_video.pretext import pixel_rules
@@ -93,7 +93,7 @@ def run_cell(task: Task, law: str, *, steps: int | None = None, held_out: int = 
     steps = task.steps if steps is None else steps
     config = compose_checked("train", [*task.overrides, "seed=0"], provided=PROVIDED, settings=TrainSettings)
     method = build_method(config, num_classes=0)
-    method._trainer = _stand_in(steps)
+    attach_stand_in(method, total_steps=steps, batches_per_epoch=20)
     sampler, transform = build(config.sampler), build(config.transform)
 
     def batches(part: int, count: int) -> Iterator[ClipBatch]:
@@ -147,7 +147,7 @@ def train(method: SSLMethod[Any], batches: Iterator[ClipBatch], *, shuffled_labe
     made = method.configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     method.train()
-    with _shuffled(method) if shuffled_labels else _as_it_is():
+    with _shuffled(method) if shuffled_labels else nullcontext():
         for step, batch in enumerate(batches):
             method.trainer.global_step = step  # type: ignore[misc]
             torch.manual_seed(step)
@@ -227,25 +227,6 @@ def presented_by(method: Any) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         del method.predict
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
-
-
-def _stand_in(steps: int) -> Any:
-    """What a method asks of a trainer."""
-    return SimpleNamespace(
-        global_step=0,
-        current_epoch=0,
-        global_rank=0,
-        world_size=1,
-        max_steps=steps,
-        max_epochs=-1,
-        accumulate_grad_batches=1,
-        datamodule=SimpleNamespace(batches_per_epoch=lambda processes: 20),
-    )
 
 
 def format_line(task: str, law: str, result: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ssl_video.backbones.base import Backbone
 from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, quiet
+from ssl_video.cli.stand_in import attach_stand_in
 from ssl_video.data.batch import ClipBatch
 from ssl_video.methods.base import SSLMethod
 from ssl_video.utils.config import compose_checked
@@ -85,9 +85,11 @@ def show(overrides: Sequence[str], *, output: Path | None, num_videos: int, step
     method, datamodule = build_checked(config)
     # One video is not enough for a batch norm over embeddings.
     batch = _first_videos(next(iter(datamodule.training_loader(1))), max(4, num_videos))
-    steps_per_epoch = max(1, datamodule.batches_per_epoch(1))
-    method._trainer = _stand_in(
-        step, total_steps=max(config.trainer.max_steps, step + 1), epoch=step // steps_per_epoch
+    attach_stand_in(
+        method,
+        total_steps=max(config.trainer.max_steps, step + 1),
+        step=step,
+        batches_per_epoch=max(1, datamodule.batches_per_epoch(1)),
     )
     rows = _rows(batch)
     chosen = {rows.index(row) for row in _rows(_first_videos(batch, num_videos))}
@@ -267,16 +269,3 @@ def _clip_batches(batch: Any) -> list[ClipBatch]:
 def _rows(batch: Any) -> list[int]:
     """Rows of the manifest, each once, in the order of the batch's parts."""
     return list(dict.fromkeys(row for clips in _clip_batches(batch) for row in clips.rows.tolist()))
-
-
-def _stand_in(step: int, *, total_steps: int, epoch: int) -> Any:
-    """What a method asks of a trainer, at a step of a run that does not take place."""
-    return SimpleNamespace(
-        global_step=step,
-        current_epoch=epoch,
-        global_rank=0,
-        world_size=1,
-        max_steps=total_steps,
-        max_epochs=-1,
-        accumulate_grad_batches=1,
-    )

@@ -6,6 +6,7 @@ steps, so that one can stand in for another.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ssl_video.utils.errors import InputError
 
 
-class _FactorSchedule(LRScheduler):
+class _FactorSchedule(LRScheduler, ABC):
     """Learning rate = base learning rate × ``factor_at(step)``."""
 
     def __init__(self, optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int) -> None:
@@ -26,9 +27,9 @@ class _FactorSchedule(LRScheduler):
         self.steps_per_epoch = steps_per_epoch
         super().__init__(optimizer)
 
+    @abstractmethod
     def factor_at(self, step: int) -> float:
         """The factor of optimizer step ``step``, counted from 0."""
-        raise NotImplementedError
 
     def get_lr(self) -> list[float | Tensor]:
         """Learning rate of each parameter group at the present step (``last_epoch`` in torch's words)."""

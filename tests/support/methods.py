@@ -1,13 +1,13 @@
 """Methods built from their presets, with a batch that fits and a stand-in for the trainer."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from ssl_video.cli.parts import PROVIDED, TrainSettings, build_backbone, takes_num_classes
+from ssl_video.cli.stand_in import attach_stand_in
 from ssl_video.data.batch import ClipBatch
 from ssl_video.data.dataset import View
 from ssl_video.data.semi_batch import SemiBatch
@@ -40,17 +40,8 @@ def build_method(name: str, *overrides: str, total_steps: int = 100) -> tuple[SS
 
 
 def attach(method: SSLMethod[Any], *, total_steps: int = 100, global_step: int = 0) -> None:
-    """Gives the method what it asks of a trainer."""
-    trainer: Any = SimpleNamespace(
-        global_step=global_step,
-        global_rank=0,
-        max_steps=total_steps,
-        max_epochs=-1,
-        accumulate_grad_batches=1,
-        world_size=1,
-        datamodule=SimpleNamespace(batches_per_epoch=lambda processes: 10),
-    )
-    method._trainer = trainer
+    """Gives the method what it asks of a trainer, in a run of 10 batches an epoch."""
+    attach_stand_in(method, total_steps=total_steps, step=global_step, batches_per_epoch=10)
 
 
 def random_batch(config: DictConfig, *, batch_size: int = 4, seed: int = 0) -> Any:
