@@ -43,6 +43,7 @@ class C3D(Backbone):
         poolings = len(widths) - 1
         self.min_frames = 2 ** max(0, poolings - 1)
         self.min_size = 2**poolings
+        self.convolutions_per_stage = tuple(convolutions_per_stage)
         self.stages = nn.Sequential()
         previous = in_channels
         for stage, (convolutions, width) in enumerate(zip(convolutions_per_stage, widths, strict=True)):
@@ -59,3 +60,11 @@ class C3D(Backbone):
         self.check_clips(clips)
         features: Tensor = self.stages(clips)
         return features
+
+    def other_names(self, name: str) -> tuple[str, ...]:
+        """The official code's names: conv1, bn1, conv2, bn2, conv3a, bn3a, conv3b, …, behind `base_network.`."""
+        _, stage, layer, kind = name.split(".")
+        # Each convolution, its norm and a ReLU; all stages but the first begin with a pooling.
+        convolution, part = divmod(int(layer) - (int(stage) > 0), 3)
+        letter = chr(ord("a") + convolution) if self.convolutions_per_stage[int(stage)] > 1 else ""
+        return (f"{('conv', 'bn')[part]}{int(stage) + 1}{letter}.{kind}",)

@@ -4,6 +4,9 @@ from torch import nn
 
 from ssl_video.backbones.r3d import R3D, Triple
 
+# What the official code calls the layers of a factorised convolution.
+_FACTORS = {"0": "spatial_conv", "1": "bn", "3": "temporal_conv"}
+
 
 class R2Plus1D(R3D):
     """R(2+1)D as in VCOP (Xu et al., CVPR 2019; official code `models/r21d.py`): R3D with each convolution factorised.
@@ -30,6 +33,12 @@ class R2Plus1D(R3D):
             middle, out_channels, (time, 1, 1), stride=(stride[0], 1, 1), padding=(time // 2, 0, 0), bias=False
         )
         return nn.Sequential(in_space, nn.BatchNorm3d(middle), nn.ReLU(inplace=True), in_time)
+
+    @staticmethod
+    def convolution_name(name: str) -> str:
+        """The official code's name of what is `name` within `convolution`."""
+        place, _, rest = name.partition(".")
+        return f"{_FACTORS[place]}.{rest}"
 
 
 def middle_channels(in_channels: int, out_channels: int, *, kernel: Triple) -> int:

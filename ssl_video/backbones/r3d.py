@@ -1,5 +1,6 @@
 """R3D, the residual 3D network of clip order prediction, in any size."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -8,6 +9,16 @@ from torch.nn import functional
 from ssl_video.backbones.base import Backbone
 
 Triple = tuple[int, int, int]
+
+# What the official code calls the layers of a block.
+_BLOCK_LAYERS = {
+    "residual.0": "conv1",
+    "residual.1": "bn1",
+    "residual.3": "conv2",
+    "residual.4": "bn2",
+    "shortcut.0": "downsampleconv",
+    "shortcut.1": "downsamplebn",
+}
 
 
 class R3D(Backbone):
@@ -69,6 +80,23 @@ class R3D(Backbone):
         self.check_clips(clips)
         features: Tensor = self.stages(self.stem(clips))
         return features
+
+    def other_names(self, name: str) -> tuple[str, ...]:
+        """The official code's names, which stand behind `base_network.` in the files of clip order prediction."""
+        stem = re.match(r"stem\.([01])\.(.*)", name)
+        if stem:
+            return (f"conv1.{self.convolution_name(stem[2])}" if stem[1] == "0" else f"bn1.{stem[2]}",)
+        found = re.match(r"stages\.(\d+)\.(\d+)\.(\w+\.\d)\.(.*)", name)
+        if found is None:
+            return (name,)
+        stage, block, layer, inside = int(found[1]), int(found[2]), _BLOCK_LAYERS[found[3]], found[4]
+        place = "block1" if block == 0 else f"blocks.{block - 1}"
+        return (f"conv{stage + 2}.{place}.{layer}.{self.convolution_name(inside) if 'conv' in layer else inside}",)
+
+    @staticmethod
+    def convolution_name(name: str) -> str:
+        """The official code's name of what is `name` within `convolution`."""
+        return f"temporal_spatial_conv.{name}"
 
 
 class ResidualBlock(nn.Module):

@@ -8,11 +8,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ssl_video.backbones.base import Backbone
+from ssl_video.utils.checkpoint import read_plain, read_safetensors
 from ssl_video.utils.errors import InputError
 
 # What becomes of a kernel [out,in,h,w] where the backbone has [out,in,t,h,w]; True is "centre".
@@ -34,6 +33,7 @@ class LoadedWeights:
         inflated: kernels among them that were 2D in the file.
         missing: the backbone's tensors that keep their random start: not in the file, or of another shape.
         unexpected: tensors of the file that the backbone has no place for.
+        misshapen: those of the missing that the file has, of another shape.
     """
 
     matched: int
@@ -41,19 +41,33 @@ class LoadedWeights:
     inflated: int
     missing: list[str]
     unexpected: list[str]
+    misshapen: list[str]
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether they are the backbone's weights: of a relative's all names may fit and hardly any shape differ."""
+        return self.matched >= MIN_SHARE * self.total and not self.misshapen
 
     def __str__(self) -> str:
-        """One line of counts; the first missing ones by name."""
-        first = f" ({', '.join(self.missing[:3])}{', ...' if len(self.missing) > 3 else ''})" if self.missing else ""
+        """One line of counts; the first ones of those without a partner by name."""
         inflated = f", {self.inflated} of them inflated" if self.inflated else ""
+        missing, unexpected = (f" ({_first(names)})" if names else "" for names in (self.missing, self.unexpected))
         return (
-            f"{self.matched} of {self.total} tensors loaded{inflated}; {len(self.missing)} missing{first}, "
-            f"{len(self.unexpected)} unexpected"
+            f"{self.matched} of {self.total} tensors loaded{inflated}; {len(self.missing)} missing{missing}, "
+            f"{len(self.unexpected)} unexpected{unexpected}"
         )
 
 
 def load_weights(backbone: Backbone, path: Path, *, inflate: Inflate = False) -> LoadedWeights:
-    """Loads the tensors of a file whose names are the backbone's, or its `other_names`, behind any one prefix.
+    """Loads the tensors of a file; see ``read_tensors`` and ``load_tensors``, whose errors it raises."""
+    source = f"backbone.weights={path}"
+    return load_tensors(backbone, read_tensors(path, source=source), source=source, inflate=inflate)
+
+
+def load_tensors(
+    backbone: Backbone, given: Mapping[str, Tensor], *, source: str, inflate: Inflate = False
+) -> LoadedWeights:
+    """Loads tensors whose names are the backbone's, or its `other_names`, behind any one prefix.
 
     A 2D kernel becomes 3D so that a clip of equal frames gives the 2D network's features: ``centre`` puts it into the
     middle of a kernel that is otherwise zero, which holds at every frame. ``mean`` repeats it in time and divides by
@@ -62,65 +76,97 @@ def load_weights(backbone: Backbone, path: Path, *, inflate: Inflate = False) ->
 
     Args:
         backbone: what to load into.
-        path: a .safetensors, or a .pt or .pth with a state dict, also under ``state_dict``, ``model_state`` or
-            ``model``. Nothing in it is executed.
+        given: the tensors of a file.
+        source: how the command line calls the file.
         inflate: False, ``centre`` (or True), ``mean``.
 
     Raises:
-        InputError: no such file, not tensors alone, or too few of them are the backbone's; nothing is loaded then.
+        InputError: too few of them are the backbone's; nothing is loaded then.
     """
-    given = read_tensors(path)
+    result, taken = _match(backbone, given, inflate)
+    if not result.is_enough:
+        raise InputError(_refusal(backbone, given, result, source=source, inflate=inflate))
+    backbone.load_state_dict({**backbone.state_dict(), **taken})
+    return result
+
+
+def match_tensors(backbone: Backbone, given: Mapping[str, Tensor]) -> LoadedWeights:
+    """What ``load_tensors`` would load, without loading it; the backbone may be on the meta device."""
+    return _match(backbone, given, False)[0]
+
+
+def read_tensors(path: Path, *, source: str) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU; nothing in it is executed.
+
+    Args:
+        path: a .safetensors, or what ``torch.save`` wrote, under any name; see ``state_dict_of``.
+        source: how the command line calls the file.
+
+    Raises:
+        InputError: no such file, a damaged one, or one that does not hold a state dict of tensors and plain data.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, source=source)[0]
+    return state_dict_of(read_plain(path, source=source), source=source)
+
+
+def state_dict_of(content: Any, *, source: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, also of one under ``state_dict``, ``model_state`` or ``model``.
+
+    Raises:
+        InputError: there is no state dict.
+    """
+    while isinstance(content, Mapping) and (inner := [content[key] for key in _NESTED if key in content]):
+        content = inner[0]
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"{source} holds a {type(content).__name__}, but it must hold a state dict, tensors by name; save that of "
+            "the network (network.state_dict())."
+        )
+    return {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+
+
+def _match(
+    backbone: Backbone, given: Mapping[str, Tensor], inflate: Inflate
+) -> tuple[LoadedWeights, dict[str, Tensor]]:
+    """Counts, and the tensors to load by the backbone's names."""
     own: dict[str, Tensor] = {name: t for name, t in backbone.state_dict().items() if isinstance(t, Tensor)}
     pairs = _pair_names(backbone, list(own), list(given))
     fitted = {name: _fit(given[source], own[name].shape, inflate) for name, source in pairs.items()}
     taken = {name: tensor for name, tensor in fitted.items() if tensor is not None}
     # Files of before 2018 lack the counters of batch norm.
     counted = [name for name in own if not name.endswith("num_batches_tracked")]
+    missing = [name for name in counted if name not in taken]
     used = {pairs[name] for name in taken}
     result = LoadedWeights(
-        matched=sum(name in taken for name in counted),
+        matched=len(counted) - len(missing),
         total=len(counted),
         inflated=sum(given[pairs[name]].ndim < tensor.ndim for name, tensor in taken.items()),
-        missing=[name for name in counted if name not in taken],
+        missing=missing,
         unexpected=[name for name in given if name not in used],
+        misshapen=[name for name in missing if name in pairs],
     )
-    if result.matched < MIN_SHARE * result.total:
-        flat = any(name not in taken and given[source].ndim < own[name].ndim for name, source in pairs.items())
-        raise InputError(_refusal(backbone, path, result, needs_inflating=flat and not inflate))
-    backbone.load_state_dict({**own, **taken})
-    return result
+    return result, taken
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, or of the state dict in a .pt or .pth, on the CPU and by name.
-
-    Raises:
-        InputError: no such file, or one that does not hold tensors alone.
-    """
-    if not path.is_file():
-        what = "is a folder; of a run, give its checkpoints/backbone.safetensors" if path.is_dir() else "does not exist"
-        raise InputError(f"backbone.weights={path} {what}; it must be a .safetensors, a .pt or a .pth file.")
-    try:
-        content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
+def _refusal(
+    backbone: Backbone, given: Mapping[str, Tensor], result: LoadedWeights, *, source: str, inflate: Inflate
+) -> str:
+    """What a file lacks, and what to do about it."""
+    way_out = "choose the backbone= that they were trained as, with its sizes"
+    if not inflate and result.misshapen:
+        inflated = _match(backbone, given, True)[0]
+        way_out = (
+            "they are 2D: add backbone.inflate=true (evaluate.py: baselines=[inflated])"
+            if inflated.is_enough
+            else way_out
         )
-    except Exception as fault:  # a damaged file can raise nearly anything
-        reason = (str(fault).splitlines() or [""])[0]
-        raise InputError(
-            f"backbone.weights={path} must hold tensors and plain data alone and cannot be read so "
-            f"({type(fault).__name__}: {reason}): it is damaged, or loading it could run code. Where you trust it, "
-            "save its state dict by torch.save or as .safetensors."
-        ) from None
-    while isinstance(content, Mapping) and (inner := [content[key] for key in _NESTED if key in content]):
-        content = inner[0]
-    if not isinstance(content, Mapping):
-        raise InputError(
-            f"backbone.weights={path} holds a {type(content).__name__}, but it must hold a state dict, tensors by "
-            "name; save that of the network (network.state_dict())."
-        )
-    return {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    misshapen = f"; of another shape: {_first(result.misshapen)}" if result.misshapen else ""
+    return (
+        f"{source} has {result.matched} of the {result.total} tensors of {type(backbone).__name__}, by name and shape, "
+        f"and must have {MIN_SHARE:.0%} of them and none of another shape (missing: {_first(result.missing)}{misshapen}"
+        f"; in the file and without a place: {_first(result.unexpected)}); {way_out}."
+    )
 
 
 def _pair_names(backbone: Backbone, own: Sequence[str], given: Sequence[str]) -> dict[str, str]:
@@ -174,15 +220,6 @@ def _fit(tensor: Tensor, shape: Sequence[int], inflate: Inflate) -> Tensor | Non
     return inflated
 
 
-def _refusal(backbone: Backbone, path: Path, result: LoadedWeights, *, needs_inflating: bool) -> str:
-    way_out = (
-        "they are 2D: add backbone.inflate=true"
-        if needs_inflating
-        else "choose the backbone= that they were trained as, with its sizes"
-    )
-    return (
-        f"backbone.weights={path} has {result.matched} of the {result.total} tensors of "
-        f"{type(backbone).__name__}, by name and shape, and must have {MIN_SHARE:.0%} of them (missing, for example: "
-        f"{', '.join(result.missing[:3])}; in the file and without a place: {', '.join(result.unexpected[:3])}); "
-        f"{way_out}."
-    )
+def _first(names: Sequence[str]) -> str:
+    """The first three of some names."""
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else "none"

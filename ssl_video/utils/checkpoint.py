@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,30 +31,76 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, truncated, changed, or with something in it that loading would have to execute.
     """
-    if not path.is_file():
-        raise InputError(f"checkpoint={path} does not exist; give a run folder, a .ckpt, a .safetensors or `random`.")
+    content = read_plain(path, source=f"checkpoint={path}")
+    if not isinstance(content, dict):
+        raise InputError(f"checkpoint={path} holds a {type(content).__name__}, not a run's dictionary.")
+    return content
+
+
+def read_plain(path: Path, *, source: str) -> Any:
+    """Reads what ``torch.save`` wrote, also before it wrote archives, onto the CPU, and runs nothing of it.
+
+    Args:
+        path: the file.
+        source: how the command line calls it.
+
+    Raises:
+        InputError: missing, truncated, changed, or with something in it that loading would have to execute.
+    """
+    _check_file(path, source=source)
+    is_archive = _is_archive(path, source=source)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as fault:
+        # What torch says at length: how to load it all the same.
+        named = re.search(r"GLOBAL ([\w.]+)", str(fault))
+        if named is not None or is_archive:
+            reason = f"it names {named[1]}" if named is not None else "torch reads no weights alone from it"
+            raise InputError(
+                f"{source} holds more than tensors and plain data, and loading it could run code; it is refused "
+                f"({reason}). Where you trust it, export its weights alone, best as .safetensors."
+            ) from None
+        raise _truncated(source, "neither an archive nor a state dict") from None
+    except Exception as fault:  # a damaged file can raise nearly anything
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        if is_archive:
+            raise InputError(f"{source} is an archive, but not a checkpoint ({reason}).") from None
+        raise _truncated(source, reason) from None
+
+
+def _is_archive(path: Path, *, source: str) -> bool:
+    """Whether the file is a zip archive, of which torch does not look at the checksums.
+
+    Raises:
+        InputError: it is a damaged one, or a pickle of another kind than ``torch.save`` writes.
+    """
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start[:1] == b"\x80" and start[1:] > b"\x02":  # torch.save writes protocol 2
+        raise _truncated(source, "a bare pickle, which could run code and was not loaded")
+    if start != b"PK":
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as fault:  # a damaged archive can raise nearly anything
-        raise InputError(
-            f"checkpoint={path} is truncated or not a checkpoint ({fault}); take an earlier one."
-        ) from None
+        raise _truncated(source, str(fault)) from None
     if damaged is not None:
-        raise InputError(f"checkpoint={path} is damaged: the checksum of {damaged} is wrong; take an earlier one.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as fault:
-        reason = str(fault).splitlines()[0]
+        raise InputError(f"{source} is damaged: the checksum of {damaged} is wrong; take an earlier or another copy.")
+    return True
+
+
+def _truncated(source: str, reason: str) -> InputError:
+    return InputError(f"{source} is truncated or not a checkpoint ({reason}); take an earlier or another copy.")
+
+
+def _check_file(path: Path, *, source: str) -> None:
+    if path.is_dir():
+        raise InputError(f"{source} is a folder; of a run, give its checkpoints/backbone.safetensors.")
+    if not path.is_file():
         raise InputError(
-            f"checkpoint={path} holds more than tensors and plain data, and loading it could run code; it is refused "
-            f"({reason}). Export its weights as .safetensors where you trust it."
-        ) from None
-    except Exception as fault:
-        raise InputError(f"checkpoint={path} is an archive, but not a checkpoint ({fault}).") from None
-    if not isinstance(content, dict):
-        raise InputError(f"checkpoint={path} holds a {type(content).__name__}, not a run's dictionary.")
-    return content
+            f"{source} does not exist; give a run folder or a file of weights (.ckpt, .safetensors, .pth, .pyth, .bin)."
+        )
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -94,20 +141,31 @@ def read_backbone(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: missing, truncated, or without a config.
     """
-    if not path.is_file():
-        raise InputError(f"checkpoint={path} does not exist; give a run folder, a .ckpt, a .safetensors or `random`.")
+    state, config = read_safetensors(path, source=f"checkpoint={path}")
+    if config is None:
+        raise InputError(f"checkpoint={path} has no config in its metadata; it was not written by a run of ours.")
+    return state, config
+
+
+def read_safetensors(path: Path, *, source: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Tensors of a .safetensors by name, and the config that ``save_backbone`` put beside them, None in other files.
+
+    Raises:
+        InputError: missing or truncated.
+    """
+    _check_file(path, source=source)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as fault:
-        raise InputError(f"checkpoint={path} is truncated or not a safetensors file ({fault}).") from None
+        raise InputError(f"{source} is truncated or not a safetensors file ({fault}).") from None
     if "config" not in metadata:
-        raise InputError(f"checkpoint={path} has no config in its metadata; it was not written by a run of ours.")
+        return state, None
     try:
         config: dict[str, Any] = json.loads(metadata["config"])
     except json.JSONDecodeError as fault:
-        raise InputError(f"checkpoint={path} has a config in its metadata that is no JSON ({fault}).") from None
+        raise InputError(f"{source} has a config in its metadata that is no JSON ({fault}).") from None
     return state, config
 
 

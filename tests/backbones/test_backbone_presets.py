@@ -20,6 +20,8 @@ BUILT += ["slow_r50", "slow_r50_small", "cvrl_r3d_50", "cvrl_r3d_101", "cvrl_r3d
 BUILT += ["cvrl_r3d_50_2x", "cvrl_r3d_50_4x", "cvrl_r3d_152_2x", "s3d_g", "s3d_g_small"]
 BUILT += ["mvit_v2_s", "mvit_small", "swin3d_t", "swin3d_small", "vit_s", "vit_b", "vit_l", "vit_tiny"]
 BUILT += ["c3d_small", "r2plus1d_small", "r3d_vcop_18", "r2plus1d_vcop_18"]
+BUILT += ["videomae_s", "videomae_b", "videomae_l", "videomae_small", "vjepa2_l", "vjepa2_small"]
+BUILT += ["videomae_s_finetuned", "videomae_b_finetuned", "videomae_l_finetuned"]
 
 
 def test_all_backbones_are_there() -> None:

@@ -196,9 +196,9 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "must hold tensors and plain data alone"),
-        (b"not a checkpoint", "must hold tensors and plain data alone"),
-        (argparse.Namespace(lr=1), "must hold tensors and plain data alone"),
+        (b"", "is truncated or not a checkpoint"),
+        (b"not a checkpoint", "is truncated or not a checkpoint"),
+        (argparse.Namespace(lr=1), r"could run code; it is refused \(it names argparse\.Namespace\)"),
         (torch.zeros(3), "holds a Tensor, but it must hold a state dict"),
         ({"epoch": 3}, "has 0 of the"),
     ],
@@ -210,16 +210,16 @@ def test_files_that_hold_something_else(tmp_path: Path, content: Any, words: str
         path.write_bytes(content)
     else:
         torch.save(content, path)
-        words = words if suffix == ".pth" else "must hold tensors and plain data alone"
+    words = words if suffix == ".pth" else "is truncated or not a safetensors file"
     with pytest.raises(InputError, match=words):
         load_weights(r3d(0), path)
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.pth does not exist"):
-        read_tensors(tmp_path / "none.pth")
+        read_tensors(tmp_path / "none.pth", source="backbone.weights=none.pth")
     with pytest.raises(InputError, match=r"is a folder; of a run, give its checkpoints/backbone\.safetensors"):
-        read_tensors(tmp_path)
+        read_tensors(tmp_path, source="backbone.weights=run")
 
 
 # --- inflating --------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_a_run_starts_from_another_ones_backbone(videos: Path, capsys: Printed) 
 def test_faults_are_told_before_the_first_step(videos: Path, capsys: Printed) -> None:
     Path("broken.pth").write_bytes(b"broken")
     for override, words in {
-        "backbone.weights=broken.pth": "must hold tensors and plain data alone",
+        "backbone.weights=broken.pth": "is truncated or not a checkpoint",
         "backbone.inflate=true": "backbone.inflate=True needs 2D weights to inflate; give backbone.weights=PATH",
     }.items():
         assert train.main(command(videos, "run_dir=a", override)) == 2

@@ -112,7 +112,7 @@ def refusal(path: Path) -> str:
 
 def test_missing(tmp_path: Path) -> None:
     assert "does not exist; give a run folder" in refusal(tmp_path / "none.ckpt")
-    assert "does not exist" in refusal(tmp_path)
+    assert "is a folder; of a run, give its checkpoints/backbone.safetensors" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
