@@ -32,6 +32,7 @@ class Sample:
         position: place of the sample in the epoch.
         failures: the videos that failed on the way to this sample.
         flags: what the sampler noted of its draw; see ``ClipRequest``.
+        read_seconds: that opening the file, decoding and closing took.
     """
 
     clips: Tensor | None
@@ -43,6 +44,7 @@ class Sample:
     position: int
     failures: tuple[Failure, ...] = ()
     flags: tuple[str, ...] = ()
+    read_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class ClipBatch:
         epoch: the epoch all samples belong to.
         failures: videos that could not be read while the batch was made.
         flags: how many of its samples carry each flag of the sampler; see ``ClipRequest``.
+        read_seconds: that reading its videos took, in whatever processes.
     """
 
     clips: Tensor
@@ -70,6 +73,7 @@ class ClipBatch:
     epoch: int = 0
     failures: tuple[Failure, ...] = field(default=())
     flags: Mapping[str, int] = field(default_factory=dict)
+    read_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.clips.ndim != 6:
@@ -125,4 +129,5 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
         epoch=readable[0].epoch,
         failures=failures,
         flags=dict(Counter(flag for sample in readable for flag in sample.flags)),
+        read_seconds=sum(sample.read_seconds for sample in readable),
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ssl_video.data.batch import ClipBatch, Sample, collate
-from ssl_video.data.dataset import ClipSampler, ClipTransform, ReaderFactory, VideoDataset
+from ssl_video.data.dataset import ClipSampler, ClipTransform, ReaderFactory, VideoDataset, View, uses_motion
 from ssl_video.data.label_split import LabelSplit
 from ssl_video.data.manifest import Manifest
 from ssl_video.data.motion import MotionTables, motion_folder
@@ -24,8 +24,11 @@ from ssl_video.data.semi_dataset import SemiDataset
 from ssl_video.data.semi_order import SemiOrder
 from ssl_video.data.semi_part import SemiPart
 from ssl_video.data.splits import class_indices, split_rows
+from ssl_video.data.views_dataset import ViewsDataset, collate_views
 from ssl_video.utils.distributed import rank, world_size
 from ssl_video.utils.errors import InputError
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class ManifestSource(Protocol):
@@ -147,6 +150,17 @@ class VideoDataModule(pl.LightningDataModule):
             )
         self._manifest = manifest
 
+    def draw_test_part(self) -> None:
+        """Draws a test part, as where there are labels, from videos that have none and were all for training."""
+        self.splits = split_rows(
+            self.manifest,
+            label=self.label,
+            test_fraction=self.test_fraction,
+            split_seed=self.split_seed,
+            test_groups=self.test_groups,
+            draw_without_labels=True,
+        )
+
     def _refuse_unreadable(self, manifest: Manifest) -> None:
         status = manifest.column("status")
         bad = [row for row, value in enumerate(status) if value != "ok"]
@@ -209,7 +223,7 @@ class VideoDataModule(pl.LightningDataModule):
         Raises:
             InputError: some have none, and the sampler's ``missing_motion`` is ``error``.
         """
-        if not getattr(self.sampler, "uses_motion", False):
+        if not uses_motion(self.sampler):
             return None
         rows = self.train_rows()
         missing = sum(self.manifest.segment(int(row)) not in self.motion for row in rows)
@@ -301,28 +315,52 @@ class VideoDataModule(pl.LightningDataModule):
             SemiDataset(labeled, unlabeled, views=self.semi.views), order, collate_fn=SemiCollate(self.labels)
         )
 
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """The val split with the training sampler, in fixed order, nothing dropped."""
-        return self.evaluation_loader("val", sampler=self.sampler, transform=self.transform)
+    def evaluation_views_loader(
+        self, rows: NDArray[np.int64], views: Mapping[Name, View], *, batch_size: int
+    ) -> DataLoader[dict[Name, ClipBatch]]:
+        """Some rows in several views, each file opened once: batches by the views' names.
 
-    def test_dataloader(self) -> DataLoader[Sample]:
-        """The test split with the training sampler, in fixed order, nothing dropped."""
-        return self.evaluation_loader("test", sampler=self.sampler, transform=self.transform)
+        Every row comes once, in this order; unreadable ones are reported, in each view. What a view shows of a video
+        depends on neither the other views nor the other rows.
 
-    def evaluation_loader(
-        self, split: str, *, sampler: ClipSampler, transform: ClipTransform, batch_size: int | None = None
+        Args:
+            rows: of the manifest; several processes each give their own.
+            views: by any name; the frames that all of them want are decoded in one pass where they want one size.
+            batch_size: videos.
+        """
+        first = next(iter(views.values()))
+        videos = self._dataset(rows, first.sampler, first.transform, unreadable="report")
+        order = BatchOrder(rows, batch_size=batch_size, shuffle=False, drop_last=False)
+        return self._loader(ViewsDataset(videos, views), order, collate_fn=collate_views)
+
+    def labelled_loader(
+        self,
+        rows: NDArray[np.int64],
+        *,
+        sampler: ClipSampler,
+        transform: ClipTransform,
+        batch_size: int,
+        num_batches: int | None = None,
+        seed: int = 0,
     ) -> DataLoader[Sample]:
-        """All readable videos of a split, once each, in the manifest's order; unreadable ones are reported."""
-        rows = self.readable_rows(split)
+        """Some rows, in one process, for protocols that train.
+
+        Args:
+            rows: of the manifest.
+            sampler: chooses the frames.
+            transform: makes the clips.
+            batch_size: videos.
+            num_batches: whole batches, shuffled, epoch after epoch, an unreadable video replaced by another; None gives
+                every row once, in this order, unreadable ones reported.
+            seed: of the order and of what sampler and transform draw.
+        """
+        trains = num_batches is not None
         order = BatchOrder(
-            rows,
-            batch_size=batch_size or self.batch_size,
-            shuffle=False,
-            drop_last=False,
-            rank=rank(),
-            world_size=world_size(),
+            rows, batch_size=batch_size, num_batches=num_batches, seed=seed, shuffle=trains, drop_last=trains
         )
-        return self._loader(self._dataset(rows, sampler, transform, unreadable="report"), order)
+        dataset = self._dataset(rows, sampler, transform, unreadable="replace" if trains else "report")
+        dataset.seed = seed
+        return self._loader(dataset, order)
 
     def _dataset(
         self, rows: NDArray[np.int64], sampler: ClipSampler, transform: ClipTransform, *, unreadable: Any
@@ -337,15 +375,15 @@ class VideoDataModule(pl.LightningDataModule):
             open_reader=self.open_reader,
             seed=self.seed,
             unreadable=unreadable,
-            motion=self.motion if getattr(sampler, "uses_motion", False) else None,
+            motion=self.motion if uses_motion(sampler) else None,
         )
 
     def _loader(
         self,
-        dataset: VideoDataset | SemiDataset,
+        dataset: VideoDataset | SemiDataset | ViewsDataset[Any],
         order: BatchOrder | SemiOrder,
         *,
-        collate_fn: Callable[..., ClipBatch | SemiBatch] = collate,
+        collate_fn: Callable[..., Any] = collate,
     ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
@@ -377,7 +415,7 @@ class VideoDataModule(pl.LightningDataModule):
         return state if self.semi is None else state | {"labeled_rows": torch.from_numpy(self._pools()[0])}
 
     def _motion_fingerprint(self) -> str:
-        return self.motion.fingerprint() if getattr(self.sampler, "uses_motion", False) else ""
+        return self.motion.fingerprint() if uses_motion(self.sampler) else ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the batch after the last one that was processed, on the run's own list of videos.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,8 +64,13 @@ class View:
     transform: ClipTransform
 
 
+def uses_motion(sampler: ClipSampler) -> bool:
+    """Whether a sampler chooses frames by the video's motion table."""
+    return bool(getattr(sampler, "uses_motion", False))
+
+
 class VideoDataset(Dataset[Sample]):
-    """Samples of a manifest's rows, each a pure function of (seed, epoch, position).
+    """Samples of a manifest's rows, each a pure function of (seed, epoch, position), in evaluation of (seed, row).
 
     Args:
         manifest: the videos.
@@ -115,13 +121,15 @@ class VideoDataset(Dataset[Sample]):
         return self.samples(key, [View(self.sampler, self.transform)])[0]
 
     def samples(self, key: SampleKey, views: Sequence[View]) -> list[Sample]:
-        """One video's sample in each view, the file opened once; what failed on the way stands with the first."""
+        """One video's sample in each view, the file opened once.
+
+        What failed on the way, and the time that reading took, stand with the first.
+        """
         failures: list[Failure] = []
         for attempt in range(self.attempts):
             row = key.row if attempt == 0 else self._replacement(key, attempt)
             try:
-                rng = np.random.default_rng([self.seed, key.epoch, key.position, attempt])
-                seen = self._read(row, views, rng)
+                seen, read_seconds = self._read(row, views, self._chance(key, attempt, len(views)))
             except UnreadableVideo as fault:
                 failures.append(Failure(row, str(fault)))
                 if self.unreadable == "report":
@@ -130,13 +138,15 @@ class VideoDataset(Dataset[Sample]):
             return [
                 Sample(
                     clips=clips,
-                    indices=torch.from_numpy(request.indices),
+                    # The crops of a clip show the same frames.
+                    indices=torch.from_numpy(request.indices).repeat_interleave(len(clips) // len(request.indices), 0),
                     label=int(self.labels[row]),
                     row=row,
                     video=int(self.videos[row]),
                     epoch=key.epoch,
                     position=key.position,
                     failures=() if place else tuple(failures),
+                    read_seconds=0.0 if place else read_seconds,
                     flags=request.flags if request.within_gaps else (*request.flags, "outside_gaps"),
                 )
                 for place, (clips, request) in enumerate(seen)
@@ -147,6 +157,16 @@ class VideoDataset(Dataset[Sample]):
             f"run ends rather than train on what is left. Check the files, then index again. They were: {named}"
         )
 
+    def _chance(self, key: SampleKey, attempt: int, num_views: int) -> list[np.random.Generator]:
+        """Where each view's draws come from.
+
+        The views of a training sample draw one after the other. In evaluation each view has its own source, which
+        follows from the row alone: then no view looks different because others are wanted too, or other videos.
+        """
+        if self.unreadable == "report":
+            return [np.random.default_rng([self.seed, key.row]) for _ in range(num_views)]
+        return [np.random.default_rng([self.seed, key.epoch, key.position, attempt])] * num_views
+
     def _replacement(self, key: SampleKey, attempt: int) -> int:
         rng = np.random.default_rng([self.seed, key.epoch, key.position, attempt, 1])
         return int(self.rows[rng.integers(len(self.rows))])
@@ -155,34 +175,43 @@ class VideoDataset(Dataset[Sample]):
         nothing = torch.empty(0, 0, dtype=torch.int64)
         return Sample(None, nothing, -1, key.row, int(self.videos[key.row]), key.epoch, key.position, tuple(failures))
 
-    def _read(self, row: int, views: Sequence[View], rng: np.random.Generator) -> list[tuple[Tensor, ClipRequest]]:
+    def _read(
+        self, row: int, views: Sequence[View], chance: Sequence[np.random.Generator]
+    ) -> tuple[list[tuple[Tensor, ClipRequest]], float]:
+        """Clips of each view with their frame numbers, and the seconds that opening, decoding and closing took."""
         segment = self.manifest.segment(row)
-        if self.motion is not None and any(getattr(view.sampler, "uses_motion", False) for view in views):
+        if self.motion is not None and any(uses_motion(view.sampler) for view in views):
             segment = replace(segment, motion=self.motion.read(segment))
-        requests = [view.sampler(segment, rng) for view in views]
+        requests = [view.sampler(segment, rng) for view, rng in zip(views, chance, strict=True)]
+        started = time.perf_counter()
         reader = self.open_reader(self.manifest.file(row))
         try:
             frames = _read_views(reader, segment, views, requests)
         finally:
             reader.close()
+        read_seconds = time.perf_counter() - started
         seen = []
-        for view, request, own in zip(views, requests, frames, strict=True):
+        for view, request, own, rng in zip(views, requests, frames, chance, strict=True):
             clips = torch.from_numpy(own).unflatten(0, request.indices.shape)
             with seeded(int(rng.integers(2**63))):
                 seen.append((view.transform(clips), request))
-        return seen
+        return seen, read_seconds
 
 
 def _read_views(
     reader: VideoReader, segment: Segment, views: Sequence[View], requests: Sequence[ClipRequest]
-) -> list[NDArray[np.uint8]]:
+) -> Iterable[NDArray[np.uint8]]:
     """Frames ``[V * T, H, W, 3]`` of each view, in one pass where all take whole frames of one size."""
     sizes = {view.transform.decode_size(segment.height, segment.width) for view in views}
     if len(sizes) > 1 or any(request.box is not None for request in requests):
         return [_read_view(reader, segment, view, own) for view, own in zip(views, requests, strict=True)]
     wanted = [request.indices.reshape(-1) + segment.first_frame for request in requests]
-    frames = reader.read(np.concatenate(wanted), size=sizes.pop())
-    return np.split(frames, np.cumsum([len(own) for own in wanted])[:-1])
+    if len(wanted) == 1:
+        return [reader.read(wanted[0], size=sizes.pop())]
+    distinct = np.unique(np.concatenate(wanted))
+    frames = reader.read(distinct, size=sizes.pop())
+    # One view after the other: an evaluation may want thirty views of the same frames, too much to hold at once.
+    return (frames[np.searchsorted(distinct, own)] for own in wanted)
 
 
 def _read_view(reader: VideoReader, segment: Segment, view: View, request: ClipRequest) -> NDArray[np.uint8]:

@@ -7,18 +7,18 @@ unbalanced lists of VideoSSL, balanced lists), which are different tasks; so a s
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_video.data.manifest import Manifest
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.label_list import listed_places, read_label_list, shown
 
 Rows = NDArray[np.int64]
-SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True)
@@ -102,30 +102,6 @@ def class_wise_rows(rows: Rows, labels: Rows, *, label_fraction: float, label_se
     return np.array(sorted(row for own in members.values() for row in own if row not in hidden), dtype=np.int64)
 
 
-def read_label_list(file: Path) -> list[str]:
-    """Lines of a list of labelled videos, blank ones left out.
-
-    Two forms are read: ``Class/video.avi*label_index`` (VideoSSL; Kinetics lines begin with ``Train/``), and a path
-    with the number of frames and the class index behind it, or one of them, or none (TSN and TCL). The indices are not
-    used: labels are the manifest's.
-
-    Raises:
-        InputError: there is no such file, it is no text, or there is nothing in it.
-    """
-    if not file.is_file():
-        raise InputError(f"label_split_file={file} is not a file; check the path.")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as fault:
-        raise InputError(
-            f"label_split_file={file} is not a text file ({fault}); give a list, a line per video."
-        ) from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise InputError(f"label_split_file={file} is empty; it needs one labelled video per line.")
-    return lines
-
-
 def listed_rows(manifest: Manifest, lines: Sequence[str], *, rows: Rows, file: Path) -> Rows:
     """Ascending rows of the videos that a list names.
 
@@ -134,55 +110,20 @@ def listed_rows(manifest: Manifest, lines: Sequence[str], *, rows: Rows, file: P
     Raises:
         InputError: videos that the manifest doesn't have, or that lie outside the training part.
     """
-    by_name = _rows_by_name(manifest.column("path"))
-    found: set[int] = set()
-    absent = []
-    for line in lines:
-        matching = next((by_name[name] for name in _possible_names(line) if name in by_name), None)
-        if matching is None:
-            absent.append(line)
-        else:
-            found.update(matching)
+    found, absent = listed_places(lines, manifest.column("path"))
     if absent:
         raise InputError(
             f"label_split_file={file} names {len(absent)} of {len(lines)} videos that are not in the data set: "
-            f"{_shown(absent)}. Paths are relative to dataset.root; give the list of this data set, or the missing "
+            f"{shown(absent)}. Paths are relative to dataset.root; give the list of this data set, or the missing "
             "videos."
         )
-    training = set(rows.tolist())
-    foreign = [manifest.segment(row).path for row in sorted(found - training)]
+    foreign = [manifest.segment(row).path for row in np.setdiff1d(found, rows).tolist()]
     if foreign:
         raise InputError(
-            f"label_split_file={file} names {len(foreign)} videos outside the training part: {_shown(foreign)}. To "
+            f"label_split_file={file} names {len(foreign)} videos outside the training part: {shown(foreign)}. To "
             "train on test videos would be cheating; give the list of this split."
         )
-    return np.array(sorted(found), dtype=np.int64)
-
-
-def _rows_by_name(paths: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of each path, of each path without its ending, and of each name that only one path has."""
-    by_name: dict[str, list[int]] = {}
-    of_stem: dict[str, set[str]] = {}
-    for row, path in enumerate(paths):
-        for name in {path, str(PurePosixPath(path).with_suffix(""))}:
-            by_name.setdefault(name, []).append(row)
-        of_stem.setdefault(PurePosixPath(path).stem, set()).add(path)
-    alone = {stem: by_name[path] for stem, (path, *others) in of_stem.items() if not others}
-    return alone | by_name
-
-
-def _possible_names(line: str) -> Iterator[str]:
-    """What a line may mean by its video, most literal first."""
-    name, star, index = line.rpartition("*")
-    texts = [name] if star and index.strip().isdigit() else [line]
-    for _ in range(2):
-        shorter, space, number = texts[-1].rpartition(" ")
-        if space and number.isdigit():
-            texts.append(shorter.strip())
-    for text in texts:
-        for path in (text, text.removeprefix("Train/")):
-            yield path
-            yield str(PurePosixPath(path).with_suffix(""))
+    return found
 
 
 def _refuse_missing_classes(labeled: Rows, class_names: Sequence[str], *, family: str) -> None:
@@ -190,10 +131,6 @@ def _refuse_missing_classes(labeled: Rows, class_names: Sequence[str], *, family
     if missing:
         raise InputError(
             f"The split of labels ({family}) leaves {len(missing)} of {len(class_names)} classes without a labelled "
-            f"training video: {_shown(missing)}. Raise label_fraction, give another label_split_file, or set "
+            f"training video: {shown(missing)}. Raise label_fraction, give another label_split_file, or set "
             "semi.allow_missing_classes=true to go on without them."
         )
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")

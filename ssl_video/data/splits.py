@@ -20,11 +20,13 @@ def split_rows(
     test_fraction: float,
     split_seed: int,
     test_groups: Sequence[str | int] | None,
+    draw_without_labels: bool = False,
 ) -> dict[str, Rows]:
     """Rows of every split, whatever their status.
 
-    The first rule that applies: named ``test_groups``; the manifest's own ``split`` column; where there are labels, a
-    test part drawn by whole groups (or by video, so that segments of one video stay together); else all is train.
+    The first rule that applies: named ``test_groups``; the manifest's own ``split`` column; where there are labels, or
+    ``draw_without_labels``, a test part drawn by whole groups (or by video, so that segments of one video stay
+    together); else all is train.
 
     Returns:
         ``{"train": [..], "val": [..], "test": [..]}``, each in ascending order; splits that are not there are empty.
@@ -36,7 +38,7 @@ def split_rows(
         test = _rows_of_groups(manifest, [str(group) for group in test_groups])
     elif any(value is not None for value in manifest.column("split")):
         return _own_split(manifest)
-    elif label is not None:
+    elif label is not None or draw_without_labels:
         test = _drawn(manifest, test_fraction, split_seed)
     else:
         test = np.zeros(len(manifest), dtype=bool)

@@ -12,6 +12,7 @@ import torch
 
 from ssl_video.data.batch import ClipBatch
 from ssl_video.data.datamodule import VideoDataModule
+from ssl_video.data.dataset import View
 from ssl_video.data.order import SampleKey
 from ssl_video.data.readers.decord import DecordReader
 from ssl_video.data.readers.pyav import PyAVReader
@@ -85,8 +86,10 @@ def test_pixels_of_a_stretch_are_those_between_its_times(tmp_path: Path, reader:
         open_reader=reader,
         batch_size=2,
     )
-    loader = stretches.evaluation_loader("train", sampler=stretches.sampler, transform=plain)
-    batch: Any = next(iter(loader))
+    views = {"plain": View(stretches.sampler, plain)}
+    batch = next(iter(stretches.evaluation_views_loader(stretches.readable_rows("train"), views, batch_size=2)))[
+        "plain"
+    ]
     frames = (batch.clips.permute(0, 1, 3, 4, 5, 2) * 255).round().byte().flatten(0, 2).numpy()
     shown = np.array(read_frame_numbers(frames)).reshape(2, 3, 4)
     assert (shown[0].min(), shown[0].max()) == (20, 39)
@@ -184,8 +187,10 @@ def test_all_videos_unreadable_ends_with_their_names(videos: Path, cache: Path) 
 def test_evaluation_reports_an_unreadable_video_and_replaces_none(videos: Path, cache: Path) -> None:
     reader = functools.partial(FailingReader, bad=frozenset({"video_02.mp4"}))
     datamodule = module(videos, cache, open_reader=reader)
-    got = list(datamodule.evaluation_loader("train", sampler=datamodule.sampler, transform=datamodule.transform))
-    rows = [row for batch in got for row in batch.rows.tolist()]  # type: ignore[attr-defined]
+    views = {"own": View(datamodule.sampler, datamodule.transform)}
+    loader = datamodule.evaluation_views_loader(datamodule.readable_rows("train"), views, batch_size=4)
+    got = [batch["own"] for batch in loader]
+    rows = [row for batch in got for row in batch.rows.tolist()]
     assert rows == [row for row in range(11) if row != 2]
     assert [failure.row for batch in got for failure in batch.failures] == [2]
 
