@@ -6,6 +6,7 @@ missing. With ``--require MARKER`` it fails instead.
 
 import functools
 import importlib
+import importlib.util
 import ipaddress
 import os
 import random
@@ -18,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from support.browser import BROWSERS, find_browser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -46,6 +49,20 @@ def missing_torchcodec() -> str | None:
     return None
 
 
+def missing_browser() -> str | None:
+    """Why tests marked browser cannot run here, or None."""
+    if find_browser() is None:
+        return f"none of {', '.join(BROWSERS)} is on PATH (apt-get install chromium)"
+    return None
+
+
+def missing_oracles() -> str | None:
+    """Why tests marked oracles cannot run here, or None."""
+    if importlib.util.find_spec("transformers") is None:
+        return "transformers is not installed (pip install -e '.[oracles]')"
+    return None
+
+
 def missing_shared_data() -> str | None:
     """Why tests marked shared_data cannot run here, or None.
 
@@ -62,6 +79,8 @@ def missing_shared_data() -> str | None:
 MISSING: dict[str, Callable[[], str | None]] = {
     "gpu": missing_gpu,
     "torchcodec": missing_torchcodec,
+    "browser": missing_browser,
+    "oracles": missing_oracles,
     "shared_data": missing_shared_data,
 }
 

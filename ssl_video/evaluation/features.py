@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_video.evaluation.clips import ClipSpec, Part
+from ssl_video.evaluation.clips import NUM_CROPS, ClipSpec, Part
 from ssl_video.utils.errors import InputError
 
 
@@ -22,6 +22,9 @@ class FeatureSet:
         video_ids: N names, for messages.
         groups: N group names (videos of one group share scene or actor), None where a video has none.
         altered: by the names that the protocol gave them, `[N, V', D']` of the other clips it asked for.
+        paths: N paths relative to the data set's root, by which published lists name videos; empty if unknown.
+        too_short: by the same names as `altered`, and `NORMAL` for its own clips, `[N]` bool: is the video shorter than
+            one of these clips, so that frames repeat in it; a name that is missing has no such videos.
     """
 
     features: Tensor
@@ -29,6 +32,8 @@ class FeatureSet:
     video_ids: list[str]
     groups: list[str | None]
     altered: Mapping[str, Tensor] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
+    too_short: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that every part speaks of the same N videos."""
@@ -48,9 +53,23 @@ class FeatureSet:
         """Clips per video, V."""
         return self.features.shape[1]
 
+    def select(self, rows: Tensor) -> "FeatureSet":
+        """Return some of the videos, named by numbers or by a mask `[N]`."""
+        places = torch.arange(len(self))[rows].tolist()
+        return FeatureSet(
+            features=self.features[rows],
+            labels=self.labels[rows],
+            video_ids=[self.video_ids[place] for place in places],
+            groups=[self.groups[place] for place in places],
+            altered={name: features[rows] for name, features in self.altered.items()},
+            paths=[self.paths[place] for place in places] if self.paths else [],
+            too_short={name: short[rows] for name, short in self.too_short.items()},
+        )
+
     def video_features(self) -> Tensor:
         """Return the mean over the clips of each video, `[N, D]` float64, not normalised."""
-        return self.features.double().mean(dim=1)
+        # Some videos at a time: all clips as float64 would take twice what they take as they are.
+        return torch.cat([block.double().mean(dim=1) for block in self.features.split(4096)])
 
 
 @dataclass
@@ -97,14 +116,28 @@ class EvaluationProtocol(Protocol):
         ...
 
 
-def check_labelled(train: FeatureSet, test: FeatureSet, *, num_classes: int) -> None:
-    """Raise InputError unless both parts have videos, finite features, and each video a label below `num_classes`."""
+def check_features(train: FeatureSet, test: FeatureSet) -> None:
+    """Raise InputError unless both parts have videos, and all their features are finite."""
     for part, videos in (("train", train), ("test", test)):
         if len(videos) == 0:
             raise InputError(
                 f"the {part} part has no videos, at least one is needed; give a split column, "
                 "dataset.test_fraction=0.3 or dataset.test_groups=[...]."
             )
+        for features in (videos.features, *videos.altered.values()):
+            broken = ~torch.isfinite(features).all(dim=2).all(dim=1)
+            if bool(broken.any()):
+                first = videos.video_ids[int(broken.nonzero()[0, 0])]
+                raise InputError(
+                    f"{int(broken.sum())} videos of the {part} part have features that are not finite (first: "
+                    f"{first}); the checkpoint has diverged, or its input transform does not fit."
+                )
+
+
+def check_labelled(train: FeatureSet, test: FeatureSet, *, num_classes: int) -> None:
+    """Raise InputError unless both parts have videos, finite features, and each video a label below `num_classes`."""
+    check_features(train, test)
+    for part, videos in (("train", train), ("test", test)):
         missing = [name for name, label in zip(videos.video_ids, videos.labels.tolist(), strict=True) if label < 0]
         if missing:
             raise InputError(
@@ -114,16 +147,24 @@ def check_labelled(train: FeatureSet, test: FeatureSet, *, num_classes: int) -> 
             )
         if int(videos.labels.max()) >= num_classes:
             raise ValueError(f"label {int(videos.labels.max())} must be below num_classes={num_classes}.")
-        broken = ~torch.isfinite(videos.features).all(dim=2).all(dim=1)
-        if bool(broken.any()):
-            first = videos.video_ids[int(broken.nonzero()[0, 0])]
-            raise InputError(
-                f"{int(broken.sum())} videos of the {part} part have features that are not finite (first: {first}); "
-                "the checkpoint has diverged, or its input transform does not fit."
-            )
+
+
+def check_classes(train: FeatureSet) -> None:
+    """Raise InputError where all train videos have one class."""
+    if len(train.labels.unique()) < 2:
+        raise InputError(
+            f"all {len(train)} train videos have one class, at least 2 are needed; "
+            "choose another label column (dataset.label=NAME) or split."
+        )
 
 
 def check_num_clips(num_clips: int) -> None:
     """Raise ValueError unless at least one clip per video is asked."""
     if num_clips < 1:
         raise ValueError(f"num_clips={num_clips} must be at least 1; a video is seen through its clips.")
+
+
+def check_crops(crops: str) -> None:
+    """Raise ValueError unless there is such a set of crops."""
+    if crops not in NUM_CROPS:
+        raise ValueError(f"crops={crops} must be one of {', '.join(NUM_CROPS)}.")

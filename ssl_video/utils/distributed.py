@@ -9,11 +9,13 @@ gradients over ranks, a loss that is the mean over a rank's own rows then has ex
 rows in one process; no factor of world size is needed.
 """
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def _is_running() -> bool:
@@ -63,6 +65,18 @@ def gather_with_grad(tensor: Tensor) -> Tensor:
 def sum_with_grad(tensor: Tensor) -> Tensor:
     """Elementwise sum over ranks of equally shaped tensors; the gradient is summed over ranks too."""
     return tensor if world_size() == 1 else cast(Tensor, _SumWithGrad.apply(tensor))
+
+
+def gather_objects(value: Item) -> list[Item]:
+    """What every rank passed, in rank order, the same on every rank; it is pickled on the way.
+
+    No rank goes on before all have come here.
+    """
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def _gather(tensor: Tensor, rows: list[int]) -> Tensor:

@@ -1,8 +1,9 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,3 +21,26 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets ``write`` fill a temporary folder beside ``path``, then renames it, in the place of what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    temporary.mkdir()
+    try:
+        write(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        # A folder with something in it cannot be renamed over, and another process may bring it back in between.
+        for attempts_left in (2, 1, 0):
+            shutil.rmtree(path, ignore_errors=True)
+            try:
+                os.replace(temporary, path)
+                break
+            except OSError:
+                if not attempts_left:
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,9 +3,11 @@ from math import comb
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
+from ssl_video.metrics.knn import nearest
 from ssl_video.metrics.retrieval import rank_gallery, recall_hits
+from support.tensors import LargestTensor
 
 
 def recall(first_hit: torch.Tensor, k: int) -> float:
@@ -66,10 +68,68 @@ def test_average_precision_equals_scikit_learn() -> None:
 def test_result_does_not_depend_on_the_chunk_size() -> None:
     queries, gallery = torch.randn(33, 6), torch.randn(20, 6).repeat(3, 1)
     labels = torch.randint(4, (60,))
-    rankings = [rank_gallery(queries, labels[:33], gallery, labels, chunk_size=size) for size in (1, 10, 1000)]
+    sizes = (1, 2000, 20_000, 2**28)
+    rankings = [
+        rank_gallery(queries, labels[:33], gallery, labels, num_nearest=7, num_bytes=num_bytes) for num_bytes in sizes
+    ]
+    assert torch.equal(rankings[0].nearest, nearest(queries, gallery, k=7)[1])
     for ranking in rankings[1:]:
         assert torch.equal(ranking.first_hit, rankings[0].first_hit)
         assert torch.equal(ranking.average_precision, rankings[0].average_precision)
+        assert torch.equal(ranking.nearest, rankings[0].nearest)
+
+
+def test_no_tensor_is_larger_than_it_may_be() -> None:
+    queries, gallery = torch.randn(300, 8), torch.randn(10_000, 8)
+    query_labels, gallery_labels = torch.randint(4, (300,)), torch.randint(4, (10_000,))
+    with LargestTensor() as watched:
+        rank_gallery(queries, query_labels, gallery, gallery_labels, num_bytes=2**20)
+    assert 10_000 * 8 < watched.num_bytes <= 2**20  # all similarities would take 12 MB
+
+
+def test_own_video_is_no_part_of_the_ranking() -> None:
+    features, labels, videos = torch.randn(40, 6), torch.randint(3, (40,)), torch.arange(40) // 2
+    ranking = rank_gallery(features, labels, features, labels, videos=(videos, videos), num_nearest=5)
+    cosines = torch.nn.functional.cosine_similarity(features[:, None], features[None], dim=2)
+    for row in range(40):
+        others = videos != videos[row]
+        hits = (labels[others] == labels[row]).numpy()
+        expected = average_precision_score(hits, cosines[row][others].numpy())
+        assert float(ranking.average_precision[row]) == pytest.approx(expected)
+        assert int(ranking.first_hit[row]) == 1 + int(hits[np.argsort(-cosines[row][others].numpy())].argmax())
+        assert videos[row] not in videos[ranking.nearest[row]]
+
+
+def test_class_of_the_own_video_alone_is_a_miss() -> None:
+    features, labels = torch.eye(3), torch.tensor([0, 1, 1])
+    ranking = rank_gallery(features, labels, features, labels, videos=(torch.arange(3), torch.arange(3)))
+    assert ranking.first_hit.tolist()[0] == 4
+    assert ranking.average_precision.tolist()[0] == 0.0
+
+
+def test_mean_average_precision_equals_scikit_learn_label_ranking() -> None:
+    queries, gallery = torch.randn(20, 6), torch.randn(50, 6)
+    query_labels, gallery_labels = torch.randint(4, (20,)), torch.randint(4, (50,))
+    ranking = rank_gallery(queries, query_labels, gallery, gallery_labels)
+    cosines = torch.nn.functional.cosine_similarity(queries[:, None], gallery[None], dim=2)
+    relevant = gallery_labels[None] == query_labels[:, None]
+    expected = label_ranking_average_precision_score(relevant.numpy(), cosines.numpy())
+    assert float(ranking.average_precision.mean()) == pytest.approx(expected)
+
+
+def test_labels_drawn_at_random_give_the_closed_form() -> None:
+    classes, num_queries = 10, 4000
+    ranking = rank_gallery(
+        torch.randn(num_queries, 64),
+        torch.randint(classes, (num_queries,)),
+        torch.randn(300, 64),
+        torch.arange(300) % classes,
+    )
+    for k in (1, 5, 20):
+        # Balanced classes: nearly 1 - (1 - 1/C)^k, exactly the draw without replacement.
+        expected = 1 - comb(270, k) / comb(300, k)
+        assert expected == pytest.approx(1 - (1 - 1 / classes) ** k, abs=0.01)
+        assert recall(ranking.first_hit, k) == pytest.approx(expected, abs=0.035)
 
 
 def test_no_query_is_dropped() -> None:

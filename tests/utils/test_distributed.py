@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_video.utils.distributed import gather, gather_with_grad, rank, rows_per_rank, sum_with_grad, world_size
+from ssl_video.utils.distributed import (
+    gather,
+    gather_objects,
+    gather_with_grad,
+    rank,
+    rows_per_rank,
+    sum_with_grad,
+    world_size,
+)
 from support import gloo
 from support.gloo import run_in_two_processes
 
@@ -28,6 +36,10 @@ def gather_rows(lengths: tuple[int, int]) -> tuple[Tensor, bool, list[int]]:
 
 def gather_bytes() -> Tensor:
     return gather(torch.full((2, 2), 250 + rank(), dtype=torch.uint8))
+
+
+def gather_names() -> list[dict[str, object]]:
+    return gather_objects({"rank": rank(), "rows": list(range(1 + 3 * rank())), "none": None})
 
 
 def gradient_of_gather(lengths: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -145,3 +157,9 @@ def test_the_pool_survives_death_and_silence(monkeypatch):
     monkeypatch.setattr(gloo, "TIMEOUT_SECONDS", 1.0)
     with pytest.raises(RuntimeError, match="no answer for 1 s"):
         run_in_two_processes(sleep_for_ever)
+
+
+def test_objects_of_all_ranks_are_everywhere_in_rank_order() -> None:
+    assert gather_objects("mine") == ["mine"]
+    expected = [{"rank": 0, "rows": [0], "none": None}, {"rank": 1, "rows": [0, 1, 2, 3], "none": None}]
+    assert run_in_two_processes(gather_names) == [expected, expected]
