@@ -14,7 +14,7 @@ STAMP := .venv/.installed
 # One thread per process: pytest-xdist runs one process per core.
 PYTEST := OMP_NUM_THREADS=1 $(VENV) -m pytest
 
-.PHONY: help setup demo proofs probes benchmark test test-all test-slow test-gpu test-torchcodec check format clean
+.PHONY: help setup demo proofs probes benchmark test test-all test-slow test-gpu test-torchcodec test-browser test-oracles check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,13 @@ test-gpu: setup ## run the tests that need a GPU; fails without one
 
 test-torchcodec: setup ## run the tests that need torchcodec and FFmpeg's libraries; fails without them
 	$(PYTEST) -m torchcodec --require torchcodec
+
+test-browser: setup ## open the report in headless Chromium (apt-get install chromium); fails without one
+	$(PYTEST) -m browser --require browser
+
+test-oracles: setup ## run the tests against Hugging Face's networks; installs transformers into .venv first
+	$(VENV) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[oracles]'
+	$(PYTEST) -m oracles --require oracles
 
 check: setup ## format, lint and types, and the tests of configs and import directions; changes nothing
 	$(VENV) -m ruff format --check .

@@ -2,24 +2,23 @@
 
     python -m benchmark.measure RUN --label motion --label appearance --output cell.json
 
-The numbers are those of ``evaluate.py`` with the same protocol and ``evaluation.num_clips=5``, which extracts the
-features anew for each protocol.
+The numbers are those of ``evaluate.py`` with the same protocol and ``evaluation.num_clips=5``, whose
+features come from the cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ssl_video.cli.features import ask, asked_split, build_evaluation_data, extract_split
+from ssl_video.backbones.base import Backbone
+from ssl_video.cli.baselines import build_backbones
+from ssl_video.cli.features import ask, asked_split, build_evaluation_data, extract
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, quiet, share_cores
-from ssl_video.cli.weights import build_backbones, complete_overrides, read_weights
-from ssl_video.evaluation.extract import Extracted
+from ssl_video.cli.weights import complete_overrides, read_weights
+from ssl_video.evaluation.clips import ClipSpec, Part
 from ssl_video.utils.config import build, compose_checked
 from ssl_video.utils.run import read_record, write_json
 
@@ -45,21 +44,20 @@ def main() -> int:
 def measure(run: Path, labels: list[str], overrides: list[str]) -> dict[str, dict[str, dict[str, float]]]:
     """Metrics by ``<label> <protocol>``, then by backbone (``checkpoint``, ``random``)."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    features: dict[str, Extracted] = {}
+    backbones: dict[str, Backbone] = {}
+    clips = [ClipSpec(num_clips=NUM_CLIPS)]
     for label in labels:
         config = composed(run, label, "knn", overrides)
         share_cores(config)
-        datamodule = build_evaluation_data(config, num_clips=NUM_CLIPS)
-        split = asked_split(datamodule)
-        if not features:
-            backbones = build_backbones(config, read_weights(str(run)))
-            for part in ("train", split):
-                features[part] = extract_split(datamodule, backbones, part, torch.device("cpu"))
-        train, test = (relabelled(features[part], torch.from_numpy(datamodule.labels)) for part in ("train", split))
+        datamodule = build_evaluation_data(config)
+        backbones = backbones or build_backbones(config, read_weights(str(run)))
+        # Of the second label on they come from the cache.
+        wanted: dict[Part, list[ClipSpec]] = {"train": clips, "test": clips}
+        train, test = extract(config, datamodule, backbones, wanted, asked_split(datamodule)).values()
         for protocol in PROTOCOLS:
             built = build(composed(run, label, protocol, [*overrides, f"evaluation.num_clips={NUM_CLIPS}"]).evaluation)
             scores[f"{label} {protocol}"] = {
-                name: ask(built, datamodule, name, train, test).metrics for name in train.features
+                name: ask(built, datamodule, name, train, test).metrics for name in backbones
             }
     return scores
 
@@ -68,11 +66,6 @@ def composed(run: Path, label: str, protocol: str, overrides: list[str]) -> Any:
     """The evaluation's checked configuration, as ``evaluate.py`` composes it."""
     words = [f"checkpoint={run}", f"dataset.label={label}", f"evaluation={protocol}", *overrides]
     return compose_checked("evaluate", complete_overrides(words), provided=PROVIDED, settings=EvaluateSettings)
-
-
-def relabelled(extracted: Extracted, labels: torch.Tensor) -> Extracted:
-    """The same features with the labels ``[len(manifest)]`` of another column."""
-    return dataclasses.replace(extracted, labels=labels[extracted.rows])
 
 
 def described(record: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "modules": ("utils.distributed",),
     "optim": ("utils",),
     "pretext": (),
+    "report": ("backbones.base", "data.batch", "utils"),
     "semi": ("losses", "utils.distributed"),
     "utils": (),
 }

@@ -76,6 +76,8 @@ def test_wheel_carries_configuration_and_types(repository: Path, wheel: Path) ->
     assert "ssl_video/py.typed" in names
     sources = {path.relative_to(repository).as_posix() for path in (repository / "ssl_video").rglob("*.py")}
     assert sources - names == set()
+    templates = {path.relative_to(repository).as_posix() for path in (repository / "ssl_video").rglob("templates/*")}
+    assert len(templates) == 3 and templates - names == set()
     others = {name for name in names if not name.startswith(("ssl_video/", "ssl_video-"))}
     assert not others, f"the wheel would install {sorted(others)} beside the package."
 

@@ -1,24 +1,23 @@
-"""``evaluate.py`` and ``ssl-video evaluate``: checkpoint → features → protocol → metrics.json."""
+"""``evaluate.py`` and ``ssl-video evaluate``: checkpoint → features → protocols → metrics.json."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
-from ssl_video.cli.features import ask, asked_split, build_evaluation_data, extract_split
 from ssl_video.cli.launch import launch
+from ssl_video.cli.measure import measure
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, quiet, share_cores
-from ssl_video.cli.results import make_report, print_table, result_folder
-from ssl_video.cli.weights import build_backbones, complete_overrides, read_weights
-from ssl_video.evaluation.clips import NORMAL
-from ssl_video.evaluation.features import EvaluationProtocol
-from ssl_video.utils.config import build
-from ssl_video.utils.run import Job, peak_memory_bytes, write_json
+from ssl_video.cli.protocols import is_scorecard
+from ssl_video.cli.report import write_report
+from ssl_video.cli.results import result_folder, write_results
+from ssl_video.cli.resume import refuse_parallel_sweep
+from ssl_video.cli.scorecard import format_markdown, format_report
+from ssl_video.cli.weights import complete_overrides, read_weights
+from ssl_video.utils.run import Job, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,20 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(config: DictConfig, job: Job) -> Path:
     """Runs one evaluation and returns the folder of its ``metrics.json``."""
-    started = time.monotonic()
+    refuse_parallel_sweep(config, job)
     share_cores(config)
     weights = read_weights(config.checkpoint)
     folder = result_folder(config, job, weights)
-    protocol: EvaluationProtocol = build(config.evaluation)
-    backbones = build_backbones(config, weights)
-    datamodule = build_evaluation_data(config, num_clips=protocol.clips("test")[NORMAL].num_clips)
-    split = asked_split(datamodule)
-    device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
-    train, test = (extract_split(datamodule, backbones, part, device) for part in ("train", split))
-    results = {name: ask(protocol, datamodule, name, train, test) for name in backbones}
-    report = make_report(config, job, weights, datamodule, protocol, split, test, results)
-    report |= {"seconds": round(time.monotonic() - started, 2), "peak_memory_bytes": peak_memory_bytes()}
-    write_json(folder / "metrics.json", report)
-    print_table(report)
+    measured = measure(config, job, weights)
+    if measured is None:
+        return folder
+    write_results(folder, measured)
+    print(format_report(measured.report))
     print(f"Written to {folder / 'metrics.json'}")
+    if is_scorecard(config):
+        write_text(folder / "table.md", format_markdown(measured.report))
+        if config.scorecard.report:
+            print(f"To look at: {write_report([folder], overrides=job.overrides)}")
     return folder

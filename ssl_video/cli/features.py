@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from ssl_video.backbones.base import Backbone
+from ssl_video.cli.extraction import extract_rows
 from ssl_video.cli.parts import build_datamodule
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.samplers.uniform_clips import UniformClips
-from ssl_video.evaluation.extract import Extracted, extract_features
-from ssl_video.evaluation.features import EvaluationProtocol, ProtocolResult
+from ssl_video.evaluation.clips import NORMAL, ClipSpec, Part
+from ssl_video.evaluation.extract import Extracted
+from ssl_video.evaluation.features import EvaluationProtocol, FeatureSet, ProtocolResult
 from ssl_video.utils.config import build
 from ssl_video.utils.errors import InputError
 
 
-def build_evaluation_data(config: DictConfig, *, num_clips: int) -> VideoDataModule:
+def build_evaluation_data(config: DictConfig, *, num_clips: int = 1) -> VideoDataModule:
     """The data set, seen through evenly spread clips."""
     sampler = UniformClips(num_views=num_clips, num_frames=config.num_frames, frame_stride=config.frame_stride)
     return build_datamodule(config, sampler=sampler, transform=build(config.input_transform))
@@ -35,22 +40,73 @@ def asked_split(datamodule: VideoDataModule) -> str:
     for split in ("test", "val"):
         if len(datamodule.readable_rows(split)):
             if split == "val":
-                print("There is no test split: asking on val.")
+                rank_zero_only(print)("There is no test split: asking on val.")
             return split
     raise InputError(f"{datamodule.name} has neither test nor val videos that can be read; see dataset.test_fraction.")
 
 
-def extract_split(
-    datamodule: VideoDataModule, backbones: dict[str, Backbone], split: str, device: torch.device
-) -> Extracted:
-    """Features of all readable videos of a split."""
-    loader = datamodule.evaluation_loader(split, sampler=datamodule.sampler, transform=datamodule.transform)
-    return extract_features(
-        backbones,
-        loader,
-        device=device,
-        total=len(loader),
-        title=f"features of {split}",
+def extract(
+    config: DictConfig,
+    datamodule: VideoDataModule,
+    backbones: Mapping[str, Backbone],
+    wanted: Mapping[Part, Sequence[ClipSpec]],
+    split: str,
+) -> dict[Part, Extracted]:
+    """Features of the parts, in one pass over the videos of each.
+
+    Where ``trainer.devices`` asks for several processes, the first call starts them and each call divides the videos
+    among them. All of them get the features; what follows is for the first (``utils.distributed.rank() == 0``) alone.
+
+    Args:
+        config: of the evaluation.
+        datamodule: the data.
+        backbones: by name.
+        wanted: clips by part.
+        split: the split that is the test part.
+    """
+    splits: dict[Part, str] = {"train": "train", "test": split}
+    return {
+        part: extract_rows(
+            config,
+            datamodule,
+            backbones,
+            specs,
+            datamodule.readable_rows(splits[part]),
+            title=f"features of {splits[part]}",
+        )
+        for part, specs in wanted.items()
+    }
+
+
+def feature_set(
+    extracted: Extracted, backbone: str, specs: Mapping[str, ClipSpec], *, labelled_only: bool = True
+) -> FeatureSet:
+    """One backbone's features as a protocol wants them.
+
+    Args:
+        extracted: holds them.
+        backbone: its name.
+        specs: clips by the protocol's names, ``NORMAL`` among them.
+        labelled_only: leaves out videos without a label.
+    """
+    kept = torch.ones_like(extracted.labels, dtype=torch.bool) if not labelled_only else extracted.labels >= 0
+    # Features stay in their file unless some of them must be left out.
+    all_kept = bool(kept.all())
+    features = {
+        name: extracted.features[backbone, spec] if all_kept else extracted.features[backbone, spec][kept]
+        for name, spec in specs.items()
+    }
+    places = kept.nonzero()[:, 0].tolist()
+    return FeatureSet(
+        features=features.pop(NORMAL),
+        labels=extracted.labels[kept],
+        video_ids=[extracted.video_ids[place] for place in places],
+        groups=[extracted.groups[place] for place in places],
+        altered=features,
+        paths=[extracted.paths[place] for place in places],
+        too_short={
+            name: extracted.too_short[spec][kept] for name, spec in specs.items() if spec in extracted.too_short
+        },
     )
 
 
@@ -58,6 +114,6 @@ def ask(
     protocol: EvaluationProtocol, datamodule: VideoDataModule, name: str, train: Extracted, test: Extracted
 ) -> ProtocolResult:
     """What a protocol says of one backbone."""
-    video_ids, groups = datamodule.manifest.column("video_id"), datamodule.manifest.column("group")
-    sets = [part.feature_set(name, video_ids=video_ids, groups=groups) for part in (train, test)]
-    return protocol(*sets, num_classes=len(datamodule.class_names))
+    train_set = feature_set(train, name, protocol.clips("train"), labelled_only=protocol.needs_labels)
+    test_set = feature_set(test, name, protocol.clips("test"), labelled_only=protocol.needs_labels)
+    return protocol(train_set, test_set, num_classes=len(datamodule.class_names))

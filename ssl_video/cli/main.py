@@ -13,7 +13,10 @@ COMMANDS = {
     "index": ("ssl_video.cli.index", "write the manifest of a folder of videos"),
     "motion": ("ssl_video.cli.motion", "measure where and when videos move, for samplers that choose by it"),
     "show": ("ssl_video.cli.show", "draw what a method really sees (overrides as for train.py)"),
+    "embed": ("ssl_video.cli.embed", "write the features of any videos (overrides as for evaluate.py)"),
     "table": ("ssl_video.cli.table", "print the results below some folders as one table"),
+    "compare": ("ssl_video.cli.compare", "two results side by side, and whether they may be compared"),
+    "report": ("ssl_video.cli.report", "write one HTML page about one run or several; it opens without a network"),
     "demo": ("ssl_video.cli.demo", "make data, pre-train, evaluate, draw: a few minutes"),
 }
 

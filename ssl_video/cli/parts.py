@@ -60,13 +60,17 @@ class EvaluateSettings:
     """Types of ``evaluate.yaml``'s own values."""
 
     checkpoint: str
-    baselines: list[Literal["random"]]
+    baselines: list[Literal["random", "inflated", "supervised"]]
+    image_weights: str | None
+    supervised_checkpoint: str | None
+    splits: list[Positive] | None
     num_frames: Positive
     frame_stride: Positive
     seed: Annotated[int, Field(ge=0)]
     batch_size: Positive
     run_dir: str | None
     cache_dir: str | None
+    feature_cache: bool
     trusted_packages: list[str]
 
 
@@ -141,10 +145,15 @@ def num_processes(config: DictConfig) -> int:
     return max(1, per_node) * int(config.trainer.num_nodes)
 
 
-def share_cores(config: DictConfig) -> None:
-    """Leaves the decoding workers their cores: more threads than cores wait for each other in every operation."""
+def share_cores(config: DictConfig, *, processes: int | None = None) -> None:
+    """Leaves the decoding workers their cores: more threads than cores wait for each other in every operation.
+
+    Args:
+        config: of the job.
+        processes: among which the cores are divided; None takes those of the job.
+    """
     if config.trainer.accelerator == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        cores = (os.cpu_count() or 1) // num_processes(config)
+        cores = (os.cpu_count() or 1) // (processes or num_processes(config))
         torch.set_num_threads(max(1, cores - config.dataset.num_workers))
 
 
@@ -298,6 +307,7 @@ def backbone_config(config: DictConfig, *, backbone_name: str, sampler: ClipSamp
 def quiet() -> None:
     """Silences what libraries say on every start and nobody can act on."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssl_video.cli.compare import OF_A_PROTOCOL, differences, protocol_reports
+from ssl_video.cli.scorecard import SHOWN
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import holds_run, read_record
 
-# What a row shows of each protocol.
-SHOWN = {
-    "knn": ("top1", "balanced_accuracy"),
-    "linear_probe": ("top1", "balanced_accuracy"),
-    "retrieval": ("recall_at_1", "recall_at_5", "recall_at_10"),
-}
 Table = dict[tuple[str, str], dict[tuple[str, str], list[float]]]
 
 
@@ -29,15 +26,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="folders with runs and their evaluations")
     given = parser.parse_args(argv)
     try:
-        print(format_markdown(collect(given.folders)))
+        found = list(read_reports(given.folders))
     except InputError as fault:
         print(fault)
         return 2
+    print(format_markdown(collect(found)))
+    for line in disagreements(found):
+        print(f"Warning: {line}", file=sys.stderr)
     return 0
 
 
-def collect(folders: Sequence[Path]) -> Table:
-    """Values of every run, by (data set and label, method) and (protocol, metric); random rows stand beside.
+def read_reports(folders: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Every protocol's object below the folders with the file that holds it, those of scorecards one by one.
 
     Raises:
         InputError: there is no metrics.json below the folders.
@@ -45,18 +45,53 @@ def collect(folders: Sequence[Path]) -> Table:
     files = sorted(file for folder in folders for file in folder.rglob("metrics.json"))
     if not files:
         raise InputError(f"There is no metrics.json below {', '.join(map(str, folders))}; run evaluate.py first.")
-    table: Table = defaultdict(lambda: defaultdict(list))
     for file in files:
-        report: dict[str, Any] = json.loads(file.read_text())
-        # The hash tells two data sets of one name apart: every folder of videos is `folder`.
-        where = f"{report['dataset']} {report['manifest_hash'][:6]} ({report['label']})"
+        for report in protocol_reports(json.loads(file.read_text())).values():
+            yield file, report
+
+
+def collect(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> Table:
+    """Values of every run, by (data set and label, method) and (protocol, metric); random rows stand beside."""
+    table: Table = defaultdict(lambda: defaultdict(list))
+    for file, report in found:
         method = _method(file)
         rows = {method: report["metrics"], f"{method}, random": report["baselines"].get("random", {})}
         for row, metrics in rows.items():
             for metric in SHOWN.get(report["protocol"], ()):
                 if metric in metrics:
-                    table[where, row][report["protocol"], metric].append(metrics[metric])
+                    table[_where(report), row][_column(report), metric].append(metrics[metric])
     return table
+
+
+def disagreements(found: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[str]:
+    """What stands against comparing the results of one column; each fault once."""
+    first: dict[tuple[str, str], tuple[Path, Mapping[str, Any]]] = {}
+    told: dict[str, str] = {}
+    for file, report in found:
+        place = (_where(report), _column(report))
+        if place not in first:
+            first[place] = (file, report)
+            continue
+        own = {key: report[key] for key in OF_A_PROTOCOL if key in report}
+        theirs = {key: first[place][1][key] for key in OF_A_PROTOCOL if key in first[place][1]}
+        for line in differences([_bare(report, theirs), _bare(report, own)]):
+            fault = line.split(": ", maxsplit=1)[1]
+            told.setdefault(fault, f"{file} and {first[place][0]}, {report['protocol']}: {fault}")
+    return list(told.values())
+
+
+def _bare(report: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"protocol": report["protocol"], **values}
+
+
+def _where(report: Mapping[str, Any]) -> str:
+    """Data and label; the hash tells two data sets of one name apart: every folder of videos is `folder`."""
+    return f"{report['dataset']} {report['manifest_hash'][:6]} ({report['label']})"
+
+
+def _column(report: Mapping[str, Any]) -> str:
+    variant = report.get("variant", "default")
+    return str(report["protocol"] if variant == "default" else f"{report['protocol']} {variant}")
 
 
 def _method(file: Path) -> str:
@@ -72,16 +107,25 @@ def format_markdown(table: Table) -> str:
     lines = ["| data (label) | method | runs | " + " | ".join(titles) + " |", "|---" * (len(columns) + 3) + "|"]
     for (where, row), cells in sorted(table.items()):
         runs = max(len(values) for values in cells.values())
-        texts = [_cell(cells[column]) if column in cells else "" for column in columns]
+        texts = [_cell(cells[column], column[1]) if column in cells else "" for column in columns]
         lines.append(f"| {where} | {row} | {runs} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
-def _column_order(column: tuple[str, str]) -> tuple[int, int]:
-    protocol, metric = column
-    return list(SHOWN).index(protocol), SHOWN[protocol].index(metric)
+def _column_order(column: tuple[str, str]) -> tuple[int, str, int]:
+    protocol = column[0].split(" ")[0]
+    return list(SHOWN).index(protocol), column[0], SHOWN[protocol].index(column[1])
 
 
-def _cell(values: list[float]) -> str:
-    mean = f"{100 * np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.1f}"
+def _cell(values: list[float], metric: str) -> str:
+    scale = 100 if is_share(metric) else 1
+    mean = f"{scale * np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {scale * np.std(values, ddof=1):.1f}"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a fraction in [0, 1], which tables show in per cent."""
+    return metric not in NO_SHARES
+
+
+NO_SHARES = ("rankme", "effective_rank", "alignment", "uniformity", "median_rank")

@@ -1,0 +1,111 @@
+"""Two results side by side: what stands against comparing them is told, each with both values."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ssl_video.cli.compare import differences
+from ssl_video.cli.main import main
+
+Printed = pytest.CaptureFixture[str]
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    base = {
+        "protocol": "knn",
+        "protocol_version": 1,
+        "variant": "default",
+        "changed": [],
+        "dataset": "folder",
+        "label": "label",
+        "split": "test",
+        "manifest_hash": "a" * 64,
+        "videos": 4,
+        "missing": 0,
+        "undecodable": 0,
+        "settings": {"k": 5, "num_clips": 2},
+        "metrics": {"top1": 0.5, "top5": 1.0},
+    }
+    return base | changes
+
+
+def write(folder: Path, content: dict[str, Any], predictions: list[str] | None = None) -> Path:
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(content))
+    if predictions is not None:
+        columns = {"path": list("abcd"), "label": list("xxyy"), "knn_prediction": predictions}
+        pq.write_table(pa.table(columns), folder / "predictions.parquet")
+    return folder
+
+
+def test_equal_results_may_be_compared() -> None:
+    assert differences([report(), report(metrics={"top1": 0.7})]) == []
+    assert differences([report()]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"manifest_hash": "b" * 64}, "manifest_hash aaaaaaaaaaaa… against bbbbbbbbbbbb…"),
+        ({"split": "val"}, "another split: split test against val"),
+        ({"label": "motion"}, "another label column: label label against motion"),
+        ({"videos": 3, "undecodable": 1}, "another number of videos: videos 4 against 3"),
+        (
+            {"protocol_version": 2},
+            "knn of result 2: the protocol has changed between them: protocol_version 1 against 2",
+        ),
+        ({"variant": "svt"}, "variant default against svt"),
+        ({"settings": {"k": 20, "num_clips": 2}}, "settings k=5 against k=20"),
+        ({"protocol": "retrieval"}, "no protocol in common (knn against retrieval)"),
+    ],
+)
+def test_what_differs_is_told_with_both_values(change: dict[str, Any], told: str) -> None:
+    assert any(told in line for line in differences([report(), report(**change)]))
+
+
+def test_what_a_protocol_chose_for_itself_is_no_difference() -> None:
+    assert differences([report(settings={"strength": 0.1}), report(settings={"strength": 1.0})]) == []
+
+
+def test_protocols_of_scorecards_are_compared_one_by_one() -> None:
+    def scorecard(k: int) -> dict[str, Any]:
+        return report(protocol="scorecard", results={"knn": report(settings={"k": k})})
+
+    assert differences([scorecard(5), report()]) == [
+        "knn of result 2: other settings: settings num_clips=None against num_clips=2"
+    ]
+    assert any("settings k=5 against k=9" in line for line in differences([scorecard(5), scorecard(9)]))
+
+
+def test_the_command_prints_both_and_the_interval_of_the_difference(tmp_path: Path, capsys: Printed) -> None:
+    first = write(tmp_path / "a", report(), list("xxxx"))
+    second = write(tmp_path / "b", report(metrics={"top1": 1.0, "top5": 1.0}), list("xxyy"))
+    assert main(["compare", str(first), str(second / "metrics.json")]) == 0
+    printed = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in printed.out.splitlines()]
+    assert lines[0] == "first second second - first 95 % interval"
+    assert lines[1].startswith("knn top1 0.500 1.000 +0.500 +0.000 to +1.000")
+    assert lines[2] == "knn top5 1.000 1.000 +0.000"
+    assert printed.err == ""
+
+
+def test_results_that_differ_are_warned_of_and_have_no_interval(tmp_path: Path, capsys: Printed) -> None:
+    first = write(tmp_path / "a", report(), list("xxxx"))
+    second = write(tmp_path / "b", report(split="val"), list("xxyy"))
+    assert main(["compare", str(first), str(second)]) == 0
+    printed = capsys.readouterr()
+    assert "Warning: result 2: another split: split test against val" in printed.err
+    assert " to " not in printed.out
+
+
+def test_what_is_no_result_is_refused(tmp_path: Path, capsys: Printed) -> None:
+    good = write(tmp_path / "a", report())
+    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "broken.json").write_text("{")
+    for name, told in [("none", "has no metrics.json"), ("other.json", "no result of"), ("broken.json", "is no JSON")]:
+        assert main(["compare", str(good), str(tmp_path / name)]) == 2
+        assert told in capsys.readouterr().err
