@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+# Numbers in the features of a fit that one thread does fastest.
+SMALL_FIT = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,9 @@ def fit_linear_layer(
     scale = np.where(scale > 1e-8 * np.abs(clips).max(initial=0.0), scale, np.inf)
     # scikit-learn sums the cross entropy over samples and divides by the penalty: C = 1 / (strength * samples).
     model = LogisticRegression(C=1 / (strength * len(clips)), max_iter=max_iterations)
-    with warnings.catch_warnings(record=True) as caught:
+    # Threads that wait for each other's small products take 50 times as long, or worse where others use the cores.
+    threads = 1 if clips.size < SMALL_FIT else None
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads, user_api="blas"):
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit((clips - shift) / scale, np.repeat(labels, num_clips))
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
