@@ -15,7 +15,7 @@ from typing import Any
 
 from ssl_video.backbones.base import Backbone
 from ssl_video.cli.baselines import build_backbones
-from ssl_video.cli.features import ask, asked_split, build_evaluation_data, extract
+from ssl_video.cli.features import asked_split, build_evaluation_data, extract, feature_set
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, quiet, share_cores
 from ssl_video.cli.weights import complete_overrides, read_weights
 from ssl_video.evaluation.clips import ClipSpec, Part
@@ -57,7 +57,12 @@ def measure(run: Path, labels: list[str], overrides: list[str]) -> dict[str, dic
         for protocol in PROTOCOLS:
             built = build(composed(run, label, protocol, [*overrides, f"evaluation.num_clips={NUM_CLIPS}"]).evaluation)
             scores[f"{label} {protocol}"] = {
-                name: ask(built, datamodule, name, train, test).metrics for name in backbones
+                name: built(
+                    feature_set(train, name, built.clips("train")),
+                    feature_set(test, name, built.clips("test")),
+                    num_classes=len(datamodule.class_names),
+                ).metrics
+                for name in backbones
             }
     return scores
 

@@ -17,6 +17,7 @@ from ssl_video.cli.results import result_folder, write_results
 from ssl_video.cli.resume import refuse_parallel_sweep
 from ssl_video.cli.scorecard import format_markdown, format_report
 from ssl_video.cli.weights import complete_overrides, read_weights
+from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import Job, write_text
 
 
@@ -44,5 +45,13 @@ def evaluate(config: DictConfig, job: Job) -> Path:
     if is_scorecard(config):
         write_text(folder / "table.md", format_markdown(measured.report))
         if config.scorecard.report:
-            print(f"To look at: {write_report([folder], overrides=job.overrides)}")
+            _write_page(folder, job)
     return folder
+
+
+def _write_page(folder: Path, job: Job) -> None:
+    """Writes the page; the result stands without it."""
+    try:
+        print(f"To look at: {write_report([folder], overrides=job.overrides, force=True)}")
+    except InputError as fault:
+        print(f"The page was not written: {fault}", file=sys.stderr)

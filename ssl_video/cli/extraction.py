@@ -64,7 +64,8 @@ def extract_rows(
     unreadable = dict(sorted({row: why for entry in entries.values() for row, why in entry.unreadable.items()}.items()))
     is_kept = ~np.isin(rows, list(unreadable))
     kept, lengths = rows[is_kept], videos.lengths[is_kept]
-    columns = {name: datamodule.manifest.column(name) for name in ("video_id", "group", "path")}
+    columns = {name: datamodule.manifest.column(name) for name in ("video_id", "path")}
+    columns["unit"] = datamodule.manifest.units()
     named = {name: [values[row] for row in kept.tolist()] for name, values in columns.items()}
     spans = {
         asked: clip_span(spec.num_frames or 1, config.frame_stride * spec.stride_factor)
@@ -79,7 +80,7 @@ def extract_rows(
         labels=torch.from_numpy(datamodule.labels[kept]),
         rows=torch.from_numpy(kept),
         video_ids=named["video_id"],
-        groups=named["group"],
+        groups=named["unit"],
         paths=named["path"],
         unreadable=unreadable,
         too_short={asked: torch.from_numpy(lengths < span) for asked, span in spans.items()},

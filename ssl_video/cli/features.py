@@ -15,7 +15,7 @@ from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.samplers.uniform_clips import UniformClips
 from ssl_video.evaluation.clips import NORMAL, ClipSpec, Part
 from ssl_video.evaluation.extract import Extracted
-from ssl_video.evaluation.features import EvaluationProtocol, FeatureSet, ProtocolResult
+from ssl_video.evaluation.features import FeatureSet
 from ssl_video.utils.config import build
 from ssl_video.utils.errors import InputError
 
@@ -27,15 +27,17 @@ def build_evaluation_data(config: DictConfig, *, num_clips: int = 1) -> VideoDat
 
 
 def asked_split(datamodule: VideoDataModule) -> str:
-    """The split that is asked about: test, or val where there is no test.
+    """The split that is asked about: test, or val where there is no test; drawn where there are no labels and no split.
 
     Raises:
-        InputError: no labels, or neither split.
+        InputError: no split but train has a video that can be read.
     """
-    if not datamodule.class_names:
-        raise InputError(
-            f"{datamodule.name} has no labels, and a protocol asks for them; give dataset.labels=FILE.csv with the "
-            "columns path and label, or put the videos into one sub-folder per class."
+    if datamodule.label is None and not any(len(datamodule.splits[split]) for split in ("val", "test")):
+        datamodule.draw_test_part()
+        rank_zero_only(print)(
+            f"No labels and no split: {len(datamodule.splits['test'])} of the "
+            f"{sum(map(len, datamodule.splits.values()))} videos are drawn as a test part (dataset.test_fraction, "
+            "dataset.split_seed); pre-training on this folder has seen them too."
         )
     for split in ("test", "val"):
         if len(datamodule.readable_rows(split)):
@@ -108,12 +110,3 @@ def feature_set(
             name: extracted.too_short[spec][kept] for name, spec in specs.items() if spec in extracted.too_short
         },
     )
-
-
-def ask(
-    protocol: EvaluationProtocol, datamodule: VideoDataModule, name: str, train: Extracted, test: Extracted
-) -> ProtocolResult:
-    """What a protocol says of one backbone."""
-    train_set = feature_set(train, name, protocol.clips("train"), labelled_only=protocol.needs_labels)
-    test_set = feature_set(test, name, protocol.clips("test"), labelled_only=protocol.needs_labels)
-    return protocol(train_set, test_set, num_classes=len(datamodule.class_names))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from ssl_video.backbones.base import Backbone
 from ssl_video.cli.baselines import build_backbones
-from ssl_video.cli.features import build_evaluation_data, extract, feature_set
+from ssl_video.cli.features import asked_split, build_evaluation_data, extract, feature_set
 from ssl_video.cli.official_splits import evaluate_splits
 from ssl_video.cli.protocols import Chosen, choose_protocols, is_scorecard
 from ssl_video.cli.results import Asked, Measured, predictions_table, protocol_report, scorecard_report
-from ssl_video.cli.training_protocols import run_training_protocol
+from ssl_video.cli.scorecard import format_skipped
+from ssl_video.cli.training_protocols import run_training_protocol, tell_training_time
 from ssl_video.cli.weights import Weights
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.evaluation.clips import NORMAL, ClipSpec, Part
@@ -56,7 +57,8 @@ def _measure_one(config: DictConfig, job: Job, weights: Weights, *, num_splits: 
     backbones = build_backbones(config, weights, choices=job.choices)
     datamodule = build_evaluation_data(config)
     split = asked_split(datamodule)
-    allowed, skipped = _allowed(protocols, datamodule, optional=is_scorecard(config))
+    allowed, skipped = _allowed(protocols, datamodule, split, optional=is_scorecard(config))
+    _predict_time(config, allowed, datamodule, backbones, split, num_splits=num_splits)
     extracted = extract(config, datamodule, backbones, _wanted(allowed), split)
     if rank() > 0:
         return None
@@ -75,17 +77,17 @@ def _measure_one(config: DictConfig, job: Job, weights: Weights, *, num_splits: 
     for name, chosen in allowed.items():
         begun = time.monotonic()
         try:
-            results = _run(config, chosen, datamodule, backbones, extracted, split, num_splits=num_splits)
+            results = _run(config, chosen, datamodule, backbones, extracted, split)
         except InputError as fault:
             if not is_scorecard(config):
                 raise
-            skipped[name] = str(fault)
+            skipped[name] = str(fault).replace("evaluation.", f"scorecard.protocols.{name}.")
             continue
         seconds = time.monotonic() - (begun if is_scorecard(config) else started)
         reports[name] = protocol_report(asked, chosen, results, seconds=seconds, peak_memory_bytes=peak_memory_bytes())
         own[name] = results[asked.row]
     if not reports:
-        raise InputError("no protocol can be run: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
+        raise InputError(f"no protocol can be run. {' '.join(format_skipped(skipped))}")
     report = next(iter(reports.values()))
     if is_scorecard(config):
         report = scorecard_report(
@@ -94,48 +96,41 @@ def _measure_one(config: DictConfig, job: Job, weights: Weights, *, num_splits: 
     return Measured(report, *_of_each_video(asked, allowed, own, extracted))
 
 
-def asked_split(datamodule: VideoDataModule) -> str:
-    """The split that is asked about: test, or val where there is no test; drawn where there are no labels and no split.
-
-    Raises:
-        InputError: the videos have several classes at once, or no split but train has one that can be read.
-    """
-    label = datamodule.label
-    if label is not None and datamodule.manifest.is_multi_label(label):
-        raise InputError(
-            f"the videos of {datamodule.name} have several classes at once in dataset.label={label}, and accuracy "
-            "(top-1) is of one class per video; choose a column with one class each, or list one row per class and "
-            "stretch of video."
-        )
-    if not datamodule.class_names and not any(len(datamodule.splits[split]) for split in ("val", "test")):
-        datamodule.draw_test_part()
-        rank_zero_only(print)(
-            f"No labels and no split: {len(datamodule.splits['test'])} of the "
-            f"{sum(map(len, datamodule.splits.values()))} videos are drawn as a test part (dataset.test_fraction, "
-            "dataset.split_seed); pre-training on this folder has seen them too."
-        )
-    for split in ("test", "val"):
-        if len(datamodule.readable_rows(split)):
-            if split == "val":
-                rank_zero_only(print)("There is no test split: asking on val.")
-            return split
-    raise InputError(f"{datamodule.name} has neither test nor val videos that can be read; see dataset.test_fraction.")
-
-
 def _allowed(
-    protocols: Mapping[str, Chosen], datamodule: VideoDataModule, *, optional: bool
+    protocols: Mapping[str, Chosen], datamodule: VideoDataModule, split: str, *, optional: bool
 ) -> tuple[dict[str, Chosen], dict[str, str]]:
     """Protocols that the data has labels for, and why the others are left out."""
-    fault = (
-        f"{datamodule.name} has no labels, and this protocol asks for them; give dataset.labels=FILE.csv with the "
-        "columns path and label, or put the videos into one sub-folder per class."
-    )
-    if datamodule.class_names:
+    fault = _label_fault(datamodule, split)
+    if fault is None:
         return dict(protocols), {}
     allowed = {name: chosen for name, chosen in protocols.items() if not chosen.protocol.needs_labels}
     if len(allowed) < len(protocols) and not optional:
         raise InputError(fault)
     return allowed, {name: fault for name in protocols if name not in allowed}
+
+
+def _label_fault(datamodule: VideoDataModule, split: str) -> str | None:
+    """Why protocols that ask for labels cannot be run; None where they can."""
+    label = datamodule.label
+    if label is not None and datamodule.manifest.is_multi_label(label):
+        return (
+            f"the videos of {datamodule.name} have several classes at once in dataset.label={label}, and accuracy "
+            "(top-1) is of one class per video; choose a column with one class each, or list one row per class and "
+            "stretch of video."
+        )
+    if not datamodule.class_names:
+        return (
+            f"{datamodule.name} has no labels, and this protocol asks for them; give dataset.labels=FILE.csv with the "
+            "columns path and label, or put the videos into one sub-folder per class."
+        )
+    for part in ("train", split):
+        rows = datamodule.readable_rows(part)
+        if len(rows) and not (datamodule.labels[rows] >= 0).any():
+            return (
+                f"none of the {len(rows)} {part} videos of {datamodule.name} has a label in dataset.label={label}; "
+                "label some, or choose another column or split."
+            )
+    return None
 
 
 def _wanted(protocols: Mapping[str, Chosen]) -> dict[Part, list[ClipSpec]]:
@@ -153,6 +148,26 @@ def _wanted(protocols: Mapping[str, Chosen]) -> dict[Part, list[ClipSpec]]:
     }
 
 
+def _predict_time(
+    config: DictConfig,
+    protocols: Mapping[str, Chosen],
+    datamodule: VideoDataModule,
+    backbones: Mapping[str, Backbone],
+    split: str,
+    *,
+    num_splits: int,
+) -> None:
+    """Says how long the protocols that train will take, before anything else takes its time."""
+    for chosen in protocols.values():
+        if chosen.trains and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            protocol: Any = chosen.protocol
+            try:
+                tell_training_time(config, protocol, datamodule, backbones, split, num_splits=num_splits)
+            except InputError:
+                if not is_scorecard(config):
+                    raise
+
+
 def _run(
     config: DictConfig,
     chosen: Chosen,
@@ -160,13 +175,11 @@ def _run(
     backbones: Mapping[str, Backbone],
     extracted: Mapping[Part, Extracted],
     split: str,
-    *,
-    num_splits: int,
 ) -> Results:
     """One protocol's results by backbone."""
     protocol: Any = chosen.protocol
     if chosen.trains:
-        return run_training_protocol(config, protocol, datamodule, backbones, split, num_splits=num_splits)
+        return run_training_protocol(config, protocol, datamodule, backbones, split)
     results = {}
     for name in backbones:
         train, test = (

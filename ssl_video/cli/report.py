@@ -13,7 +13,7 @@ from ssl_video.cli.parts import quiet
 from ssl_video.cli.report_inputs import read_runs
 from ssl_video.cli.report_videos import NO_LAYERS, RunVideos, split_overrides
 from ssl_video.report.contents import Measured
-from ssl_video.report.page import MARK, Activations, build_page
+from ssl_video.report.page import Activations, build_page, is_page
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import write_text
 
@@ -76,6 +76,10 @@ def write_report(
 ) -> Path:
     """Writes the page and returns its path.
 
+    A file that is not a page of ours is never written over, whatever ``force`` says. With ``force`` an older page of
+    ours is replaced, in one step, and only once the new one is complete: this is for a caller that has just written
+    new results into a folder in which the page of earlier ones may lie, whether or not those results are still there.
+
     Args:
         folders: of runs and evaluations.
         output: the page; by default ``report.html`` in the only folder, or here where there are several.
@@ -83,10 +87,11 @@ def write_report(
         layers: names joined by commas; empty for the default, ``none`` for none.
         num_videos: most videos that units are looked for in.
         with_pictures: whether the videos are read at all.
-        force: whether an older page of ours may be written over.
+        force: whether an older page of ours may be written over; without it any file in the place is refused.
 
     Raises:
-        InputError: no folder, one without a result, or an output that may not be written.
+        InputError: no folder, one without a result, or an output that may not be written: a folder, a file that is no
+            page of ours, or, without ``force``, a page of ours.
     """
     if not folders:
         raise InputError("no RUN is given; name the folder of a training run or of an evaluation.")
@@ -131,8 +136,9 @@ def _check_target(target: Path, *, force: bool) -> None:
     if not target.is_file():
         raise InputError(f"--output={target} is no file; name a file such as {target / 'report.html'}.")
     with target.open("rb") as file:
-        is_ours = MARK.encode() in file.read(4096)
-    if not is_ours:
-        raise InputError(f"--output={target} exists and is no page of ours, so it stays; name another file.")
+        if not is_page(file.read(4096)):
+            raise InputError(
+                f"--output={target} exists and is no page of ours, so it stays; move it, or name another file."
+            )
     if not force:
         raise InputError(f"--output={target} exists; name another file, or say --force to write over it.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.evaluation.clips import Part
 from ssl_video.evaluation.features import FeatureSet, ProtocolResult
 from ssl_video.metrics.intervals import balanced_accuracy_interval, bootstrap_interval, paired_difference_interval
+from ssl_video.utils.config import plain
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.files import write_atomically
 from ssl_video.utils.run import Job, write_json
@@ -113,6 +113,8 @@ def protocol_report(
 ) -> dict[str, Any]:
     """The object of one protocol: no times of day and no absolute paths, so that a repetition gives the same."""
     own = results[asked.row]
+    header = asked.header()
+    lost = len(own.details.get("unreadable_rows", []))
     others = {name: result for name, result in results.items() if name != asked.row}
     files = baseline_files(asked.config)
     return {
@@ -120,11 +122,14 @@ def protocol_report(
         "protocol_version": chosen.protocol.version,
         "variant": chosen.variant,
         "changed": chosen.changed,
-        **asked.header(),
+        **header,
+        "videos": header["videos"] - lost,
+        "undecodable": header["undecodable"] + lost,
         "settings": {
             **own.settings,
             # A protocol that trains says which clips it learns from; the others see those of the checkpoint.
             **({} if chosen.trains else {key: asked.config[key] for key in ("num_frames", "frame_stride")}),
+            "input_transform": plain(asked.config.input_transform),
             "classes": len(asked.datamodule.class_names),
         },
         "metrics": own.metrics,
@@ -185,7 +190,8 @@ def _differences(own: ProtocolResult, other: ProtocolResult) -> dict[str, list[f
     return {
         name: list(paired_difference_interval(values, other.per_video[name]))
         for name, values in own.per_video.items()
-        if name in other.per_video
+        # Of videos that one network saw and the other could not read any more there is no difference.
+        if name in other.per_video and len(other.per_video[name]) == len(values)
     }
 
 
@@ -215,14 +221,13 @@ def result_folder(config: DictConfig, job: Job, weights: Weights) -> Path:
 def predictions_table(asked: Asked, results: dict[str, ProtocolResult]) -> pa.Table:
     """One row per labelled test video: its label, what each protocol took it for, and its nearest train videos.
 
+    What a protocol could not read any more, it took for nothing (null).
+
     Args:
         asked: what the protocols share.
         results: by the protocol's name, of the row asked about.
     """
-    train_rows = asked.labelled_rows["train"]
-    named = [result for result in results.values() if result.predictions is not None]
-    # Videos that one protocol could not read any more are left out for all.
-    test_rows = functools.reduce(np.intersect1d, [answered_rows(result, asked) for result in named or results.values()])
+    train_rows, test_rows = asked.labelled_rows["train"], asked.labelled_rows["test"]
     manifest, data = asked.datamodule.manifest, asked.datamodule
     paths, video_ids = manifest.column("path"), manifest.column("video_id")
 
@@ -236,11 +241,13 @@ def predictions_table(asked: Asked, results: dict[str, ProtocolResult]) -> pa.Ta
         "label": pa.array([label(row) for row in test_rows], pa.string()),
     }
     for name, result in results.items():
-        kept = np.isin(answered_rows(result, asked), test_rows)
         if result.predictions is not None:
-            columns[f"{name}_prediction"] = [data.class_names[number] for number in result.predictions[kept]]
+            named = dict(zip(answered_rows(result, asked).tolist(), result.predictions.tolist(), strict=True))
+            columns[f"{name}_prediction"] = pa.array(
+                [data.class_names[named[row]] if row in named else None for row in test_rows.tolist()], pa.string()
+            )
         if result.neighbours is not None:
-            nearest = train_rows[result.neighbours[kept, :SHOWN_NEIGHBOURS]]
+            nearest = train_rows[result.neighbours[:, :SHOWN_NEIGHBOURS]]
             columns[f"{name}_neighbours"] = [[paths[row] for row in rows] for rows in nearest]
             columns[f"{name}_neighbour_labels"] = [[label(row) for row in rows] for rows in nearest]
     return pa.table(columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -62,9 +63,39 @@ def short_name(report: Mapping[str, Any]) -> str:
     return name.partition(" seed:")[0] if name.startswith("random seed:") else name
 
 
+def format_skipped(skipped: Mapping[str, str]) -> list[str]:
+    """One sentence per reason, with the protocols it holds for."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for name, reason in skipped.items():
+        by_reason[reason].append(name)
+    return [f"Left out: {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+
+
 def _remarks(report: Mapping[str, Any]) -> list[str]:
-    skipped = [f"Left out: {name}: {reason}" for name, reason in report.get("skipped", {}).items()]
-    return [*skipped, report["note"]] if "note" in report else skipped
+    remarks = format_skipped(report.get("skipped", {}))
+    for name, own in protocol_reports(report).items():
+        remarks += [f"{name}: {text}" for text in _remarks_on(own)]
+    return [*remarks, report["note"]] if "note" in report else remarks
+
+
+def _remarks_on(own: Mapping[str, Any]) -> Iterator[str]:
+    """What a protocol did otherwise than it was asked."""
+    settings = own.get("settings", {})
+    k, asked = settings.get("k"), settings.get("k_asked")
+    if k is not None and asked is not None and k < asked:
+        yield f"{k} neighbours vote, not the {asked} asked for: there are no more, or no class has more train videos."
+    for metric, reason in settings.get("left_out", {}).items():
+        yield f"{metric} is left out: {reason}"
+    if shots := settings.get("shots_left_out"):
+        yield f"{', '.join(map(str, shots))} shots are left out: the smallest class has fewer train videos."
+    total = sum(parts.get("train", 0) for parts in own.get("videos_per_class", {}).values())
+    for share in settings.get("fractions", []):
+        used = own["details"].get(f"top1_at_{100 * share:g}_percent".replace(".", "_"), {}).get("labelled_videos")
+        if used and total and used / total > 1.5 * share:
+            yield (
+                f"{100 * share:g} % of the labels are {used} of {total} train videos here, "
+                f"{100 * used / total:.0f} %, as every class keeps one."
+            )
 
 
 def _columns(report: Mapping[str, Any]) -> list[str]:

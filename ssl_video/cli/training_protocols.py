@@ -21,7 +21,7 @@ from ssl_video.evaluation.training import LabelledVideos, Seconds, TrainingProto
 from ssl_video.utils.config import build
 
 
-def run_training_protocol(
+def tell_training_time(
     config: DictConfig,
     protocol: TrainingProtocol,
     datamodule: VideoDataModule,
@@ -29,8 +29,33 @@ def run_training_protocol(
     split: str,
     *,
     num_splits: int = 1,
+) -> None:
+    """Prints how long ``run_training_protocol`` will take, from a few steps.
+
+    Args:
+        config: the evaluation's.
+        protocol: what will be run.
+        datamodule: the data.
+        backbones: by name; they stay as they are.
+        split: the split asked about.
+        num_splits: official splits on which the command repeats all this.
+
+    Raises:
+        InputError: as ``run_training_protocol``.
+    """
+    data, told = _what_it_takes(config, protocol, datamodule, split)
+    seconds = protocol.predict_seconds(next(iter(backbones.values())), data, **told)
+    print(describe_time(protocol.name, seconds, num_backbones=len(backbones), num_splits=num_splits), flush=True)
+
+
+def run_training_protocol(
+    config: DictConfig,
+    protocol: TrainingProtocol,
+    datamodule: VideoDataModule,
+    backbones: Mapping[str, Backbone],
+    split: str,
 ) -> dict[str, ProtocolResult]:
-    """Says how long it will take, then trains and asks each backbone.
+    """Trains and asks each backbone.
 
     Of several processes the first one alone runs it; nothing in it waits for the others.
 
@@ -40,7 +65,6 @@ def run_training_protocol(
         datamodule: the data.
         backbones: by name; they stay as they are.
         split: the split asked about.
-        num_splits: official splits on which the command repeats all this, for the time it tells.
 
     Returns:
         Results by backbone. Their arrays speak of the labelled videos of ``split`` that can be read, in the
@@ -49,12 +73,16 @@ def run_training_protocol(
     Raises:
         InputError: no labels, one class, an empty part, too few videos, or clips that do not fit the backbone.
     """
+    data, told = _what_it_takes(config, protocol, datamodule, split)
+    return {name: protocol(backbone, data, **told) for name, backbone in backbones.items()}
+
+
+def _what_it_takes(
+    config: DictConfig, protocol: TrainingProtocol, datamodule: VideoDataModule, split: str
+) -> tuple[VideoTrainingData, dict[str, Any]]:
     data = VideoTrainingData(datamodule, protocol, input_transform=build(config.input_transform), split=split)
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
-    told: dict[str, Any] = {"num_classes": len(datamodule.class_names), "device": device}
-    seconds = protocol.predict_seconds(next(iter(backbones.values())), data, **told)
-    print(describe_time(protocol.name, seconds, num_backbones=len(backbones), num_splits=num_splits), flush=True)
-    return {name: protocol(backbone, data, **told) for name, backbone in backbones.items()}
+    return data, {"num_classes": len(datamodule.class_names), "device": device}
 
 
 def describe_time(name: str, seconds: Seconds, *, num_backbones: int, num_splits: int) -> str:
@@ -96,8 +124,8 @@ class VideoTrainingData:
     def _labelled(self, split: str) -> LabelledVideos:
         readable = self.datamodule.readable_rows(split)
         rows = readable[self.datamodule.labels[readable] >= 0]
-        groups = self.datamodule.manifest.column("group")
-        return LabelledVideos(rows, self.datamodule.labels[rows], [groups[row] for row in rows.tolist()])
+        units = self.datamodule.manifest.units()
+        return LabelledVideos(rows, self.datamodule.labels[rows], [units[row] for row in rows.tolist()])
 
     def train_batches(
         self, rows: NDArray[np.int64], *, batch_size: int, num_batches: int, seed: int

@@ -157,6 +157,13 @@ class Manifest:
         """Returns whether a label column holds lists of classes, of which a video may have several at once."""
         return name in self.label_columns and pa.types.is_list(self.table.schema.field(name).type)
 
+    def units(self) -> list[str]:
+        """Returns for each row what must not be separated by a split: its group, or its video where it has none."""
+        groups, videos = self.column("group"), self.column("video_id")
+        return [
+            f"video {video}" if group is None else f"group {group}" for group, video in zip(groups, videos, strict=True)
+        ]
+
     def status_counts(self) -> dict[str, int]:
         """Returns how many rows have each status, the usable ones under `ok`."""
         return dict(Counter(self.column("status")))

@@ -92,9 +92,7 @@ def _rows_of_groups(manifest: Manifest, wanted: Sequence[str]) -> NDArray[np.boo
 def _drawn(manifest: Manifest, fraction: float, seed: int) -> NDArray[np.bool_]:
     if not 0 < fraction < 1:
         raise InputError(f"dataset.test_fraction={fraction} must lie between 0 and 1, both excluded.")
-    groups = manifest.column("group")
-    videos = manifest.column("video_id")
-    units = [video if group is None else f"group {group}" for group, video in zip(groups, videos, strict=True)]
+    units = manifest.units()
     names = sorted(set(units))
     shuffled = np.random.default_rng(seed).permutation(names)
     test = set(shuffled[: max(1, round(fraction * len(names)))])

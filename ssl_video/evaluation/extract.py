@@ -37,7 +37,7 @@ class Extracted:
         labels: ``[N]`` int64, -1 where a video has none.
         rows: ``[N]`` int64 rows of the manifest, ascending.
         video_ids: N names.
-        groups: N group names, None where a video has none.
+        groups: N names of what belongs together: a video's group, or itself where it has none.
         paths: N files relative to the data set's root.
         unreadable: reason by row, for videos that could not be decoded although they could when they were indexed.
         too_short: by clips, ``[N]`` bool, which videos are shorter than one of them, so that frames repeat.

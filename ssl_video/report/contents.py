@@ -90,6 +90,11 @@ class Measured:
         results: Mapping[str, Mapping[str, Any]] = self.report["results"]
         return results
 
+    @property
+    def official_splits(self) -> list[str]:
+        """The official splits that the values are means over, by name; empty where only one was measured."""
+        return list(self.report.get("splits") or {})
+
 
 def results_of(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The protocols' objects of a ``metrics.json``, a scorecard's or a single one, by protocol and variant."""
@@ -140,7 +145,10 @@ def _merged(run: Run, number: int, evaluations: Sequence[Evaluation]) -> Measure
     return Measured(run.name, number, report, predictions, features, told - len(results))
 
 
-_OF_ONE_PROTOCOL = ("settings", "metrics", "intervals", "baselines", "baseline_intervals", "details", "changed")
+_OF_ONE_PROTOCOL = (
+    *("settings", "metrics", "metrics_std", "intervals", "details", "changed"),
+    *("baselines", "baselines_std", "baseline_intervals", "baseline_details"),
+)
 
 
 def _asks(evaluation: Evaluation) -> tuple[Any, ...]:

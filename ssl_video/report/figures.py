@@ -260,7 +260,7 @@ def bars(
             x=[None], y=[None], mode="lines", name="chance", line={"color": "#000000", "width": 1.5, "dash": "dot"}
         )
     names = [plain_text(group) for group in groups]
-    figure.update_xaxes(tickmode="array", tickvals=places, ticktext=names, showgrid=False, zeroline=False)
+    figure.update_xaxes(tickmode="array", tickvals=places, ticktext=names, tickangle=0, showgrid=False, zeroline=False)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
     return figure
 

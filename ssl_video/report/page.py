@@ -28,6 +28,7 @@ from ssl_video.report.tables import (
     data_title,
     protocol_settings,
     result_facts,
+    result_notes,
     run_facts,
     score_table,
     software_facts,
@@ -153,12 +154,21 @@ def build_page(
         training=training,
         has_training=any(run.record for run in runs),
         groups=parts,
+        over_splits=any(one.official_splits for group in groups.values() for one in group),
         activations=[(name, _activations(found, data)) for name, found in activations.items()],
         apart=_measured_apart(runs, groups),
         notes=[*(f"{run.name}: {note}" for run in runs for note in run.notes), *more_notes()],
         # Markup: the JSON's own signs of HTML are escaped already.
         data=htmlsafe_json_dumps({"figures": data.figures, "pictures": data.pictures}, separators=(",", ":")),
     )
+
+
+def is_page(start: bytes) -> bool:
+    """Whether a file that begins with these bytes, its first 4096 or more, is a page of ours.
+
+    The mark alone is not enough: a text about such pages may quote it.
+    """
+    return start.startswith(b"<!DOCTYPE html>\n") and f"\n{MARK}\n".encode() in start
 
 
 def _script_hash(text: str) -> str:
@@ -186,6 +196,7 @@ def _results(
         "title": data_title(where),
         "slug": "-".join("".join(c if c.isalnum() else " " for c in data_title(where)).split()).lower(),
         "runs": [one.run for one in group],
+        "told": result_notes(group),
         "warnings": _warnings(group, differences),
         "older": [f"{one.run}: {one.older}" for one in group if one.older],
         "scores": score_table(where, group),

@@ -24,7 +24,9 @@ def protocol_figures(group: Sequence[Measured]) -> list[Section]:
             "Does it use time?",
             "The same classifier on clips as they are, with one frame frozen, with frames shuffled, and backwards: "
             "bars as high as the normal one mean that the features do not use what was altered. Beside them, what "
-            "can be read from the frozen features about time itself. Dotted: chance. Thin lines: 95 % intervals.",
+            "can be read from the frozen features about time itself: were the frames shown forwards or backwards, "
+            "how fast, and which of two clips came first? Dotted: chance. Thin lines: 95 % intervals; for means over "
+            "official splits, the deviation over them.",
             _temporal,
         ),
         (
@@ -47,15 +49,30 @@ def protocol_figures(group: Sequence[Measured]) -> list[Section]:
 
 
 def _rows(one: Measured, protocol: str) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
-    """Name, metrics, intervals and details of a run and of its baselines."""
+    """Name, metrics, intervals and details of a run and of its baselines.
+
+    Means over official splits have no intervals; the deviation over the splits to both sides stands for them.
+    """
     found = one.results.get(protocol)
     if found is None:
         return []
-    rows = [(one.run, found.get("metrics", {}), found.get("intervals", {}), found.get("details", {}))]
+    own = found.get("metrics", {})
+    rows = [
+        (one.run, own, found.get("intervals") or _around(own, found.get("metrics_std", {})), found.get("details", {}))
+    ]
     for name, metrics in found.get("baselines", {}).items():
         intervals = found.get("baseline_intervals", {}).get(name, {})
+        intervals = intervals or _around(metrics, found.get("baselines_std", {}).get(name, {}))
         rows.append((name, metrics, intervals, found.get("baseline_details", {}).get(name, {})))
     return rows
+
+
+def _around(metrics: Mapping[str, float], deviations: Mapping[str, float]) -> dict[str, list[float]]:
+    return {
+        name: [metrics[name] - deviation, metrics[name] + deviation]
+        for name, deviation in deviations.items()
+        if name in metrics
+    }
 
 
 def _lines_of(
@@ -117,10 +134,11 @@ _STATES = {
     "top1_shuffled": "shuffled",
     "top1_reversed": "backwards",
 }
+# Short, so that all stand level and none is left out beneath a figure of half the page's width.
 _QUESTIONS = {
-    "arrow_of_time": "forwards or backwards?",
-    "speed": "at which speed?",
-    "order": "which clip is first?",
+    "arrow_of_time": "forwards?",
+    "speed": "how fast?",
+    "order": "which first?",
 }
 
 

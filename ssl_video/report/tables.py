@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ssl_video.report.contents import Measured, Run, preferred
-from ssl_video.report.words import is_headline, metric_title, protocol_sentence, protocol_title, shown, shown_interval
+from ssl_video.report.words import (
+    is_headline,
+    listed,
+    metric_title,
+    protocol_sentence,
+    protocol_title,
+    setting_text,
+    shown,
+    shown_interval,
+)
 
 # Whose predictions the confusion matrix shows: the first that there is, never the one that looks best.
 PREDICTION_ORDER = ("linear_probe", "finetune", "knn")
@@ -19,10 +28,20 @@ _ASKED_BESIDES = ("shift",)
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its 95 % interval and its deviation over draws, in words."""
+    """A value with what stands beneath it, in words.
+
+    Attributes:
+        text: the value.
+        interval: its 95 % interval.
+        has_no_width: whether both ends of the interval are the same to the digits shown.
+        over_splits: its deviation over official splits.
+        spread: its deviation over draws of the labels.
+    """
 
     text: str
     interval: str = ""
+    has_no_width: bool = False
+    over_splits: str = ""
     spread: str = ""
 
 
@@ -41,12 +60,14 @@ class ScoreTable:
 
     Attributes:
         title: the data set and label.
+        beneath: what the values are and what stands beneath them, in a sentence.
         columns: heading of each column and whether it is a baseline.
         sections: protocol, what it does, its rows.
         skipped: what a scorecard left out, with the reason.
     """
 
     title: str
+    beneath: str
     columns: list[tuple[str, bool]]
     sections: list[tuple[str, str, list[ScoreRow]]]
     skipped: list[str]
@@ -56,13 +77,36 @@ class ScoreTable:
         """Whether there are metrics that are not in the first table."""
         return not all(row.is_headline for _, _, rows in self.sections for row in rows)
 
+    def without_width(self, *, only_headlines: bool) -> str | None:
+        """The first interval without a width, such as ``100.0 to 100.0``; None where every interval has one."""
+        rows = [row for _, _, rows in self.sections for row in rows if row.is_headline or not only_headlines]
+        return next((cell.interval for row in rows for cell in row.cells if cell.has_no_width), None)
+
 
 @dataclass(frozen=True)
 class _Column:
+    """One run or baseline; by protocol its metrics, and by metric their intervals and deviations over splits."""
+
     title: str
     is_baseline: bool
     metrics: dict[str, Mapping[str, float]]
     intervals: dict[str, Mapping[str, Any]]
+    over_splits: dict[str, Mapping[str, float]]
+
+    def cell(self, key: str, name: str) -> Cell:
+        metrics, interval = self.metrics.get(key, {}), self.intervals.get(key, {}).get(name)
+        return Cell(
+            shown(name, metrics.get(name)),
+            interval=shown_interval(name, interval),
+            has_no_width=interval is not None and len({shown(name, end) for end in interval}) == 1,
+            over_splits=_deviation(name, self.over_splits.get(key, {}).get(name), over="splits"),
+            spread=_deviation(name, metrics.get(f"{name}_std"), over="draws"),
+        )
+
+
+def _deviation(name: str, value: float | None, *, over: str) -> str:
+    # Equal values differ from their mean by the last bits.
+    return "" if value is None else f"± {shown(name, round(value, 12)).removesuffix(' %')} over {over}"
 
 
 def score_table(where: tuple[str, str], group: Sequence[Measured]) -> ScoreTable:
@@ -73,6 +117,7 @@ def score_table(where: tuple[str, str], group: Sequence[Measured]) -> ScoreTable
             False,
             {key: result.get("metrics", {}) for key, result in one.results.items()},
             {key: result.get("intervals", {}) for key, result in one.results.items()},
+            {key: result.get("metrics_std", {}) for key, result in one.results.items()},
         )
         for one in group
     ] + _baseline_columns(group)
@@ -85,7 +130,7 @@ def score_table(where: tuple[str, str], group: Sequence[Measured]) -> ScoreTable
         rows = [
             ScoreRow(
                 metric_title(name) + _chance(name, group, key),
-                [_cell(name, column.metrics.get(key, {}), column.intervals.get(key, {})) for column in columns],
+                [column.cell(key, name) for column in columns],
                 is_headline(key, name),
             )
             for name in names
@@ -101,6 +146,7 @@ def score_table(where: tuple[str, str], group: Sequence[Measured]) -> ScoreTable
     ]
     return ScoreTable(
         title=data_title(where),
+        beneath=_beneath(group, columns),
         columns=[(column.title, column.is_baseline) for column in columns],
         sections=sections,
         skipped=skipped,
@@ -113,11 +159,25 @@ def _chance(name: str, group: Sequence[Measured], key: str) -> str:
     return f" (chance {shown(name, told.pop())})" if len(told) == 1 else ""
 
 
-def _cell(name: str, metrics: Mapping[str, float], intervals: Mapping[str, Any]) -> Cell:
-    interval = shown_interval(name, intervals.get(name))
-    deviation = metrics.get(f"{name}_std")
-    spread = "" if deviation is None else f"± {shown(name, deviation).removesuffix(' %')} over draws"
-    return Cell(shown(name, metrics.get(name)), interval, spread)
+def _beneath(group: Sequence[Measured], columns: Sequence[_Column]) -> str:
+    """Says what the values are: of one split's videos with intervals, means over official splits, or some of each."""
+    means = [
+        f"{one.run}: "
+        * (len(group) > 1)
+        + f"means over the official splits {listed(one.official_splits)}, with the sample standard deviation over "
+        "these splits (±) beneath"
+        for one in group
+        if one.official_splits
+    ]
+    parts = ["Shares of test videos in per cent"]
+    if any(intervals for column in columns for intervals in column.intervals.values()):
+        parts[0] += ", with the 95\u00a0% bootstrap interval over videos beneath"
+    return "; ".join([*parts, *means]) + "."
+
+
+def result_notes(group: Sequence[Measured]) -> list[str]:
+    """What an evaluation says of its own results, such as that the checkpoint has seen test videos."""
+    return [f"{one.run}: {one.report['note']}" for one in group if one.report.get("note")]
 
 
 def data_title(where: tuple[str, str]) -> str:
@@ -133,7 +193,8 @@ def _baseline_columns(group: Sequence[Measured]) -> list[_Column]:
         for name in names:
             metrics = {key: result.get("baselines", {}).get(name, {}) for key, result in one.results.items()}
             intervals = {key: result.get("baseline_intervals", {}).get(name, {}) for key, result in one.results.items()}
-            column = _Column(name, True, metrics, intervals)
+            over = {key: result.get("baselines_std", {}).get(name, {}) for key, result in one.results.items()}
+            column = _Column(name, True, metrics, intervals, over)
             for other, runs in columns:
                 if (other.title, other.metrics) == (name, metrics):
                     runs.append(one.run)
@@ -142,9 +203,7 @@ def _baseline_columns(group: Sequence[Measured]) -> list[_Column]:
                 columns.append((column, [one.run]))
     titles = [column.title for column, _ in columns]
     return [
-        column
-        if titles.count(column.title) == 1
-        else _Column(f"{column.title}, of {' and '.join(runs)}", True, column.metrics, column.intervals)
+        column if titles.count(column.title) == 1 else replace(column, title=f"{column.title}, of {' and '.join(runs)}")
         for column, runs in columns
     ]
 
@@ -202,6 +261,11 @@ def result_facts(group: Sequence[Measured]) -> list[tuple[str, list[str]]]:
         ("split asked", [str(report.get("split", "–")) for report in reports]),
         ("manifest hash", [str(report.get("manifest_hash", "–")) for report in reports]),
     ]
+    if any(one.official_splits for one in group):
+        texts = [listed(one.official_splits) + " (counts and times are their sums)" for one in group]
+        rows.append(
+            ("official splits", [text if one.official_splits else "–" for one, text in zip(group, texts, strict=True)])
+        )
     for key in ("videos", "missing", "undecodable"):
         rows.append((key, [str(report.get(key, "–")) for report in reports]))
     rows.append(("classes", [str(len(_classes(one)) or "–") for one in group]))
@@ -224,7 +288,7 @@ def protocol_settings(group: Sequence[Measured]) -> list[tuple[str, list[str]]]:
 
 def _settings(result: Mapping[str, Any]) -> str:
     parts = [f"version {result.get('protocol_version', '?')}"]
-    parts += [f"{name}={value}" for name, value in result.get("settings", {}).items()]
+    parts += [f"{name}={setting_text(value)}" for name, value in result.get("settings", {}).items()]
     if result.get("changed"):
         parts.append(f"changed by hand: {', '.join(map(str, result['changed']))}")
     return ", ".join(parts)

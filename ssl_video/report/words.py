@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 # Title and one sentence per protocol; one that isn't here is shown by its own name.
 PROTOCOLS: dict[str, tuple[str, str]] = {
@@ -126,3 +127,22 @@ def shown_interval(name: str, interval: tuple[float, float] | list[float] | None
         return ""
     low, high = (shown(name, value).removesuffix(" %") for value in interval)
     return f"{low} to {high}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``1, 2 and 3``."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def setting_text(value: object) -> str:
+    """A setting's value as a configuration writes it; groups of settings, however deep, in round brackets.
+
+    ``{"resize": 128, "crop": {"size": 112, "flip": False}}`` is ``(resize=128, crop=(size=112, flip=false))``.
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "none" if not value else f"({', '.join(f'{name}={setting_text(one)}' for name, one in value.items())})"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(setting_text, value))}]"
+    return str(value)

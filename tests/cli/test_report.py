@@ -276,6 +276,27 @@ def test_a_page_is_written_over_only_by_force_and_another_file_never(trained: Pa
     assert Path("notes.html").read_text() == "my own notes"
 
 
+def test_new_results_get_a_new_page_where_an_older_one_lies(tmp_path: Path) -> None:
+    run = made_up_run("run")
+    folder = write_evaluation(tmp_path / "knn", run.evaluations[0])
+    page = write_report([folder], with_pictures=False)
+    before = page.read_bytes()
+    (folder / "metrics.json").rename(tmp_path / "metrics.json")
+    with pytest.raises(InputError, match="holds no result"):
+        write_report([folder], with_pictures=False, force=True)
+    assert page.read_bytes() == before
+    (folder / "metrics.json").write_text(json.dumps(dict(run.evaluations[0].report) | {"checkpoint": "another one"}))
+    with pytest.raises(InputError, match="say --force to write over it"):
+        write_report([folder], with_pictures=False)
+    assert page.read_bytes() == before
+    assert write_report([folder], with_pictures=False, force=True) == page
+    assert "another one" in page.read_text() and b"another one" not in before
+    page.write_text(f"What tells a page is {MARK}\n{MARK}\n")
+    with pytest.raises(InputError, match="is no page of ours, so it stays; move it, or name another file"):
+        write_report([folder], with_pictures=False, force=True)
+    assert page.read_text().startswith("What tells")
+
+
 def test_a_page_that_cannot_be_written_is_refused(trained: Path, capsys: Printed) -> None:
     Path("file").write_text("")
     assert main([str(trained), "-o", "file/page.html", "--no-pictures"]) == 2

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from ssl_video.cli.compare import differences
+from ssl_video.cli.official_splits import combine
 from ssl_video.report.activations import ActiveClip, Unit
 from ssl_video.report.contents import Evaluation, Measured, Predictions, Run
-from ssl_video.report.page import MARK, Activations, FiringClip, Layer, build_page
+from ssl_video.report.page import MARK, Activations, FiringClip, Layer, build_page, is_page
 from ssl_video.report.pictures import animated_webp
 from support.browser import dump_dom, screenshot
 from support.reports import made_up_run, protocol_object, scorecard
@@ -150,6 +151,31 @@ def test_runs_that_were_measured_on_other_labels_are_named() -> None:
     assert "folder · other: measured for second only" in text
 
 
+def test_means_over_official_splits_are_shown_as_such_with_what_the_evaluation_says_of_them() -> None:
+    splits = {name: protocol_object("knn", {"top1": value}) for name, value in (("1", 0.4), ("2", 0.6))}
+    note = "The checkpoint was trained on split 1 <b>"
+    text = page_of([Run("run", evaluations=[Evaluation(combine(splits) | {"note": note})])])
+    assert '<p class="warning">run: The checkpoint was trained on split 1 &lt;b&gt;</p>' in text
+    shown = words(Page(text))
+    assert "± 14.1 over splits" in shown and "± 7.1 over splits" in shown
+    assert "means over the official splits 1 and 2" in shown and "bootstrap" not in shown
+    assert "its deviation over them" in shown
+    assert "over splits" not in words(Page(page_of([made_up_run("run")])))
+
+
+def test_an_interval_without_a_width_is_explained_once() -> None:
+    def explained(**intervals: list[float]) -> tuple[int, int]:
+        """How often in all, and how often before the first table."""
+        result = protocol_object("knn", dict.fromkeys(intervals, 1.0), intervals=intervals, baselines={})
+        text = page_of([Run("run", evaluations=[Evaluation(result)])])
+        sentence = "An interval without a width (100.0 to 100.0)"
+        return text.count(sentence), text.partition('<table class="scores">')[0].count(sentence)
+
+    assert explained(top1=[1.0, 1.0], top5=[1.0, 1.0]) == (1, 1)
+    assert explained(top1=[0.8, 1.0], top5=[1.0, 1.0]) == (1, 0)  # the table of all metrics only
+    assert explained(top1=[0.8, 1.0]) == (0, 0)
+
+
 # --- nothing from outside ---------------------------------------------------------------------------------------------
 
 
@@ -204,7 +230,9 @@ def test_nothing_is_loaded() -> None:
 
 def test_the_page_says_that_it_is_ours_and_is_the_same_each_time() -> None:
     first, second = page_of([made_up_run("run")]), page_of([made_up_run("run")])
-    assert MARK in first[:4096]
+    assert is_page(first[:4096].encode())
+    assert not is_page(f"Pages of ours have\n{MARK}\nin their head.".encode())
+    assert not is_page(b"<!DOCTYPE html>\n<html><head></head></html>") and not is_page(b"")
     assert first == second
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ssl_video.cli.official_splits import combine
 from ssl_video.report import figures
 from ssl_video.report.contents import Evaluation, Measured, Run, measured
 from ssl_video.report.protocol_figures import protocol_figures
@@ -49,7 +50,7 @@ def test_bars_of_every_state_with_chance_and_the_random_row() -> None:
     assert (random["name"], random["y"]) == ("random", [0.25, 0.1, 0.15, 0.2])
     assert run["error_y"]["array"] == pytest.approx([0.1] * 4)
     assert [shape["y0"] for shape in states["layout"]["shapes"]] == [0.125] * 4
-    assert questions["layout"]["xaxis"]["ticktext"] == ["at which speed?"]
+    assert questions["layout"]["xaxis"]["ticktext"] == ["how fast?"]
     assert [shape["y0"] for shape in questions["layout"]["shapes"]] == [0.5]
     table = score_table(("folder", "label"), group_of(result))
     rows = {row.metric: row for _, _, rows in table.sections for row in rows}
@@ -58,6 +59,24 @@ def test_bars_of_every_state_with_chance_and_the_random_row() -> None:
     assert table.skipped == [
         "run 0, Use of time: order: which of two clips is first? was left out: videos are too short"
     ]
+
+
+def test_means_over_official_splits_have_their_deviation_for_an_interval() -> None:
+    splits = {
+        str(number): protocol_object("temporal_probes", {"speed": value}) for number, value in enumerate((0.4, 0.6))
+    }
+    ((_, figure),) = drawn(combine(splits))["temporal_probes"]
+    run, random = figure["data"]
+    assert run["y"] == [0.5] and run["error_y"]["array"] == run["error_y"]["arrayminus"] == pytest.approx([0.02**0.5])
+    assert random["y"] == [0.25] and random["error_y"]["array"] == pytest.approx([0.005**0.5])
+
+
+def test_the_questions_about_time_stand_level_and_are_short_enough_for_half_a_page() -> None:
+    result = protocol_object("temporal_probes", {"arrow_of_time": 0.5, "speed": 0.6, "order": 0.7})
+    ((_, figure),) = drawn(result)["temporal_probes"]
+    axis = figure["layout"]["xaxis"]
+    assert axis["ticktext"] == ["forwards?", "how fast?", "which first?"]
+    assert axis["tickangle"] == 0
 
 
 def test_without_labels_only_the_questions_about_time_are_drawn() -> None:

@@ -1,21 +1,33 @@
 """The tables say what the results say."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ssl_video.cli.official_splits import combine
 from ssl_video.report.contents import Evaluation, Measured, Predictions, Run, measured
 from ssl_video.report.tables import (
+    ScoreTable,
     class_table,
     confusion,
     protocol_settings,
     result_facts,
+    result_notes,
     run_facts,
     score_table,
     software_facts,
 )
-from ssl_video.report.words import is_share, metric_title, protocol_title, shown, shown_interval
+from ssl_video.report.words import (
+    is_share,
+    listed,
+    metric_title,
+    protocol_title,
+    setting_text,
+    shown,
+    shown_interval,
+)
 from support.reports import made_up_run, protocol_object, scorecard
 
 
@@ -70,6 +82,93 @@ def test_a_deviation_over_draws_stands_beside_its_mean() -> None:
     ]
 
 
+def over_splits(name: str, *, note: str | None = None, **others: Any) -> Run:
+    """A run's mean over two official splits: 0.4 and 0.6 of few labels, beside random weights' 0.1 and 0.1."""
+    metric = "top1_at_5_percent"
+    splits = {
+        number: protocol_object(
+            "low_shot",
+            {metric: value, f"{metric}_std": 0.02},
+            baselines={"random": {metric: 0.1}},
+            baseline_intervals={"random": {metric: [0.0, 0.2]}},
+            **others,
+        )
+        for number, value in (("1", 0.4), ("3", 0.6))
+    }
+    return Run(name, evaluations=[Evaluation(combine(splits) | ({} if note is None else {"note": note}))])
+
+
+def test_means_over_official_splits_stand_with_their_deviation_and_without_an_interval() -> None:
+    group = group_of(over_splits("a"))
+    table = score_table(("folder", "label"), group)
+    ((_, _, (row,)),) = table.sections
+    assert [(cell.text, cell.interval, cell.over_splits, cell.spread) for cell in row.cells] == [
+        # The values lie 0.1 to both sides of their mean: the deviation of a sample of two is 0.1 times √2.
+        ("50.0 %", "", "± 14.1 over splits", "± 2.0 over draws"),
+        ("10.0 %", "", "± 0.0 over splits", ""),
+    ]
+    assert "means over the official splits 1 and 3, with the sample standard deviation" in table.beneath
+    assert "bootstrap" not in table.beneath
+    assert table.without_width(only_headlines=False) is None
+    facts = dict(result_facts(group))
+    assert facts["official splits"] == ["1 and 3 (counts and times are their sums)"]
+    assert facts["videos"] == ["12"]
+
+
+def test_splits_that_agree_deviate_by_nothing() -> None:
+    splits = {name: protocol_object("features", {"rankme": 13.15}) for name in "123"}
+    report = combine(splits) | {"metrics_std": {"rankme": 2.2e-15}}
+    ((_, _, (row,)),) = score_table(("folder", "label"), group_of(Run("a", evaluations=[Evaluation(report)]))).sections
+    assert row.cells[0].over_splits == "± 0 over splits"
+
+
+def test_means_and_single_splits_side_by_side_are_told_apart() -> None:
+    table = score_table(("folder", "label"), group_of(run_of("a", 0.5, random=0.1), over_splits("b")))
+    assert (
+        "95\u00a0% bootstrap interval over videos beneath; b: means over the official splits 1 and 3" in table.beneath
+    )
+    alone = score_table(("folder", "label"), group_of(run_of("a", 0.5, random=0.1)))
+    assert alone.beneath.endswith("interval over videos beneath.") and "splits" not in alone.beneath
+
+
+def test_what_an_evaluation_says_of_its_results_is_kept() -> None:
+    group = group_of(over_splits("a", note="it has seen those"), over_splits("b"))
+    assert result_notes(group) == ["a: it has seen those"]
+
+
+def test_intervals_without_a_width_are_found_where_they_are_shown() -> None:
+    def table_of(**intervals: list[float]) -> ScoreTable:
+        metrics = dict.fromkeys(intervals, 1.0)
+        result = protocol_object("knn", metrics, intervals=intervals, baselines={}, baseline_intervals={})
+        return score_table(("folder", "label"), group_of(Run("a", evaluations=[Evaluation(result)])))
+
+    headline, other, none = (
+        table_of(top1=[1.0, 1.0], top5=[0.9, 1.0]),
+        table_of(top1=[0.0, 0.1], top5=[1.0, 1.0]),
+        table_of(top1=[0.0, 0.001]),
+    )
+    found = [[table.without_width(only_headlines=only) for only in (True, False)] for table in (headline, other, none)]
+    assert found == [["100.0 to 100.0"] * 2, [None, "100.0 to 100.0"], [None, None]]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"resize": 128, "crop": {"size": 112, "flip": False}}, "(resize=128, crop=(size=112, flip=false))"),
+        ({}, "none"),
+        ([1, 0.5, None, {"k": True}], "[1, 0.5, null, (k=true)]"),
+        ("centre", "centre"),
+    ],
+)
+def test_settings_in_groups_are_written_out(value: object, text: str) -> None:
+    assert setting_text(value) == text
+    result = protocol_object("knn", {"top1": 0.5}, settings={"num_clips": 2, "input_transform": value})
+    group = group_of(Run("a", evaluations=[Evaluation(result)]))
+    assert dict(protocol_settings(group)) == {
+        "k nearest neighbours": [f"version 1, num_clips=2, input_transform={text}"]
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
@@ -98,6 +197,7 @@ def test_words() -> None:
     assert metric_title("something_new") == "something new"
     assert protocol_title("retrieval (vcop)") == "Retrieval (vcop)"
     assert protocol_title("my_protocol") == "my protocol"
+    assert [listed(names) for names in ([], ["1"], ["1", "2"], ["1", "2", "3"])] == ["", "1", "1 and 2", "1, 2 and 3"]
 
 
 # --- what was run -----------------------------------------------------------------------------------------------------
