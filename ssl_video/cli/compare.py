@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,15 @@ OF_A_PROTOCOL = {
     "changed": "other settings were changed by hand",
     "settings": "other settings",
 }
-# Settings that a protocol chooses by itself for each network.
-CHOSEN = ("strength", "lr", "converged", "strengths", "chosen_lr")
+# Settings that a protocol chooses by itself for each network, or that come out of it, by the protocol's name: what
+# one protocol chooses another is given (low_shot its strength).
+CHOSEN: dict[str, tuple[str, ...]] = {
+    "linear_probe": ("strength", "lr", "converged"),
+    "shift": ("strength", "converged", "left_out"),
+    "temporal_probes": ("strengths",),
+}
+IN_EVERY_RESULT = ("protocol", "dataset", "label", "manifest_hash")
+DIGEST_LENGTH = 64  # of sha256 in hexadecimal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,14 +68,24 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     file = path / "metrics.json" if path.is_dir() else path
     try:
-        report: dict[str, Any] = json.loads(file.read_text())
+        report = json.loads(file.read_text())
     except OSError as fault:
         raise InputError(f"{path} has no metrics.json ({fault.strerror}); run evaluate.py first.") from fault
     except ValueError as fault:
         raise InputError(f"{file} is no JSON ({fault}); run evaluate.py again.") from fault
-    if "protocol" not in report or "manifest_hash" not in report:
-        raise InputError(f"{file} is no result of evaluate.py: it has no protocol and manifest_hash.")
-    return report
+    if not _is_result(report):
+        raise InputError(f"{file} is no result of evaluate.py: {', '.join(IN_EVERY_RESULT)} and metrics are not there.")
+    return dict(report)
+
+
+def _is_result(content: Any) -> bool:
+    if not isinstance(content, dict) or not content.keys() >= set(IN_EVERY_RESULT):
+        return False
+    objects = content.get("results", {content["protocol"]: content})
+    return isinstance(objects, dict) and all(
+        isinstance(own, dict) and own.keys() >= set(IN_EVERY_RESULT) and isinstance(own.get("metrics"), dict)
+        for own in objects.values()
+    )
 
 
 def protocol_reports(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -86,31 +103,55 @@ def differences(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     for number, other in enumerate(reports[1:], start=2):
         found += _unequal(first, other, MUST_AGREE, where=f"result {number}")
         ours, theirs = protocol_reports(first), protocol_reports(other)
+        if "results" in first and "results" in other:
+            found += _unequal(first, other, OF_A_PROTOCOL, where=f"{first['protocol']} of result {number}")
         for name in (name for name in ours if name in theirs):  # a set's order differs from process to process
-            found += _unequal(ours[name], theirs[name], OF_A_PROTOCOL, where=f"{name} of result {number}")
+            own, its = (_without_chosen(report[name], CHOSEN.get(name, ())) for report in (ours, theirs))
+            found += _unequal(own, its, OF_A_PROTOCOL, where=f"{name} of result {number}")
         if not ours.keys() & theirs.keys():
             found.append(f"result {number}: no protocol in common ({', '.join(ours)} against {', '.join(theirs)})")
     return found
+
+
+def _without_chosen(report: Mapping[str, Any], chosen: Collection[str]) -> Mapping[str, Any]:
+    settings = {name: value for name, value in report.get("settings", {}).items() if name not in chosen}
+    return {**report, "settings": settings} if "settings" in report else report
 
 
 def _unequal(
     first: Mapping[str, Any], other: Mapping[str, Any], keys: Mapping[str, str], *, where: str
 ) -> Iterator[str]:
     for key, meaning in keys.items():
-        if key not in first or key not in other:
+        if key not in first or key not in other or first[key] == other[key]:
             continue
         ours, theirs = first[key], other[key]
         if isinstance(ours, dict) and isinstance(theirs, dict):
-            names = [name for name in sorted({*ours, *theirs} - set(CHOSEN)) if ours.get(name) != theirs.get(name)]
-            ours = ", ".join(f"{name}={ours.get(name)}" for name in names)
-            theirs = ", ".join(f"{name}={theirs.get(name)}" for name in names)
-        if ours != theirs:
+            yield f"{where}: {meaning}: {key} {' against '.join(_unequal_entries(ours, theirs))}"
+        else:
             yield f"{where}: {meaning}: {key} {_shown(ours)} against {_shown(theirs)}"
 
 
+def _unequal_entries(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The entries of each of two mappings that differ, those of mappings within by their path (``a.b=1``)."""
+    entries = [_flat(first), _flat(other)]
+    names = [name for name in sorted({*entries[0], *entries[1]}) if entries[0].get(name) != entries[1].get(name)]
+    return [", ".join(f"{name}={_shown(own.get(name))}" for name in names) for own in entries]
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= {f"{name}.{inner}": own for inner, own in _flat(value).items()}
+        else:
+            found[name] = value
+    return found
+
+
 def _shown(value: Any) -> str:
+    """A value as text; of a digest the first characters, which are enough to tell two apart."""
     text = str(value)
-    return text if len(text) <= 60 else text[:12] + "…"
+    return text[:12] + "…" if len(text) == DIGEST_LENGTH and " " not in text else text
 
 
 def paired_intervals(first: Path, second: Path) -> dict[str, tuple[float, float]]:
@@ -127,13 +168,19 @@ def paired_intervals(first: Path, second: Path) -> dict[str, tuple[float, float]
     if tables[0]["path"] != tables[1]["path"] or tables[0]["label"] != tables[1]["label"]:
         return {}
     columns = [name for name in tables[0] if name.endswith("_prediction") and name in tables[1]]
-    labels = np.array(tables[0]["label"], dtype=object)
-    return {
-        column.removesuffix("_prediction"): paired_difference_interval(
-            *(np.array(np.array(table[column], dtype=object) == labels, dtype=float) for table in reversed(tables))
-        )
-        for column in columns
-    }
+    return {column.removesuffix("_prediction"): interval for column in columns if (interval := _paired(tables, column))}
+
+
+def _paired(tables: Sequence[Mapping[str, list[Any]]], column: str) -> tuple[float, float] | None:
+    """The interval of one protocol, over the videos that both could read; None where there are none."""
+    labels, first, second = (
+        np.array(values, dtype=object) for values in (tables[0]["label"], *(table[column] for table in tables))
+    )
+    read = np.array([None not in pair for pair in zip(first, second, strict=True)], dtype=bool)
+    if not read.any():
+        return None
+    hits = (np.array(own[read] == labels[read], dtype=float) for own in (second, first))
+    return paired_difference_interval(*hits)
 
 
 def format_comparison(reports: Sequence[Mapping[str, Any]], paired: Mapping[str, tuple[float, float]]) -> str:

@@ -180,7 +180,7 @@ class LinearProbe:
             inputs = (self._as_array(clips) - layer.shift) / layer.scale
             return torch.from_numpy(layer.model.predict_log_proba(inputs))
 
-        chosen = {"strength": strength, "strengths": self.strengths, "max_iterations": self.max_iterations}
+        chosen = {"strength": strength, "strengths_asked": self.strengths, "max_iterations": self.max_iterations}
         return classify, {**chosen, "converged": layer.converged}
 
     def _as_array(self, features: Tensor) -> np.ndarray:

@@ -109,6 +109,8 @@ def test_nothing_to_spare_takes_the_middle_strength() -> None:
     result = LinearProbe()(feature_set([0, 1, 2]), feature_set([0, 1, 2]), num_classes=3)
     assert result.settings["validation_videos"] == 0
     assert result.settings["strength"] == 1e-2
+    assert result.settings["strengths_asked"] == [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    assert "strengths" not in result.settings
     assert result.metrics["top1"] == 1.0
 
 
