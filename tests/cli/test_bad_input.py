@@ -312,6 +312,7 @@ def test_full_disk_keeps_the_checkpoint_before(videos: Path, monkeypatch: pytest
     assert [int(row["step"]) for row in read_metrics(Path("a"))] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_that_goes_on(videos: Path) -> None:
     arguments = command(videos, "checkpoint_every_steps=1", "run_dir=a")
     arguments = [text for text in arguments if not text.startswith("trainer.max_steps")]

@@ -192,6 +192,7 @@ def test_another_crop_or_data_set_is_no_fault(run: Path, supervised: Path, tmp_p
     assert "supervised" in built(*words, f"dataset.root={tmp_path}", "dataset.split_seed=3")
 
 
+@pytest.mark.slow
 def test_what_is_no_supervised_run_is_refused(run: Path, supervised: Path) -> None:
     words = [f"checkpoint={run}", "baselines=[supervised]"]
     message = refusal(*words, f"supervised_checkpoint={run}")

@@ -69,6 +69,7 @@ def refused(printed: Printed, words: Sequence[str]) -> str:
 # --- what is loaded ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_torchvisions_file_is_evaluated_as_ours_with_the_same_weights(
     videos: Path, torchvision_file: Path, capsys: Printed
 ) -> None:

@@ -53,6 +53,7 @@ def test_every_video_of_a_manifest_gets_its_table(
     assert json.loads((tmp_path / "data.motion" / "settings.json").read_text())["flow"] == "frame_difference"
 
 
+@pytest.mark.slow
 def test_workers_write_the_same_tables(videos: Path, tmp_path: Path) -> None:
     manifest = indexed(videos, tmp_path)
     assert run(manifest) == 0

@@ -89,6 +89,7 @@ def test_each_object_is_the_one_of_the_protocol_alone(run: Path, hard: list[str]
     assert card["results"]["knn"]["metrics"]["top1"] < 1
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes_with_and_without_stored_features(run: Path, hard: list[str]) -> None:
     folders = []
     for cache, name in [("one", "a"), ("one", "b"), ("two", "c")]:

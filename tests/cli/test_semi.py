@@ -55,7 +55,7 @@ def test_a_run_and_its_evaluation(videos: Path, capsys: Printed) -> None:
     assert json.loads(next(Path("a").rglob("metrics.json")).read_text())["videos"] == 4
 
 
-@pytest.mark.parametrize("stop", [1, 4, 7])
+@pytest.mark.parametrize("stop", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 7))])
 def test_resume_is_exact(videos: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stops in each of the three phases, in the middle and at the end of an epoch."""
     small = command(videos, "checkpoint_every_steps=1", "method.threshold=0.0")

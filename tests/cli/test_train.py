@@ -57,8 +57,16 @@ def test_a_run_leaves_what_the_design_says(videos: Path, capsys: pytest.CaptureF
     assert "python evaluate.py checkpoint=a evaluation=knn" in printed
 
 
-@pytest.mark.parametrize("method", ["moco", "vcop"])
-@pytest.mark.parametrize("stop", [2, 3, 4])
+# In the middle and at the end of an epoch; the slow ones are the same for the other method.
+@pytest.mark.parametrize(
+    ("stop", "method"),
+    [
+        (2, "moco"),
+        (4, "moco"),
+        (3, "vcop"),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in [(3, "moco"), (2, "vcop"), (4, "vcop")]),
+    ],
+)
 def test_resume_is_exact(videos: Path, method: str, stop: int) -> None:
     """Stops in the middle of an epoch (2, 4) and at its end (3); dropout, queue, schedule and data go on bit by bit."""
     own = [f"method={method}", "checkpoint_every_steps=1"]
