@@ -135,6 +135,7 @@ def test_what_the_file_does_not_say_must_be_given(videos: Path, torchvision_file
     assert "add input_transform= frame_stride=. Another input than the weights have seen" in message
 
 
+@pytest.mark.slow
 def test_tensors_that_fit_no_backbone_of_ours(videos: Path, capsys: Printed) -> None:
     torch.save({"model": {"a.weight": torch.zeros(3), "b.weight": torch.zeros(3)}}, "other.pth")
     message = refused(capsys, command(videos, "other.pth"))
@@ -153,6 +154,7 @@ def test_another_backbone_than_the_files_is_refused(videos: Path, torchvision_fi
     assert message.rstrip().endswith("They fit backbone=r3d_18.")
 
 
+@pytest.mark.slow
 def test_weights_of_images(videos: Path, capsys: Printed) -> None:
     from torchvision.models import resnet18
 
@@ -162,7 +164,10 @@ def test_weights_of_images(videos: Path, capsys: Printed) -> None:
     assert "baselines=[inflated]" in message
 
 
-@pytest.mark.parametrize("name", ["mc3_18", "s3d", "slow_r50", "c3d", "r2plus1d", "videomae_b", "vjepa2_l"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("s3d", "slow_r50", "c3d", "r2plus1d", "vjepa2_l")]
+
+
+@pytest.mark.parametrize("name", ["mc3_18", "videomae_b", *LARGE])
 def test_the_backbone_is_found_by_its_tensors(name: str) -> None:
     with torch.device("meta"):
         backbone = instantiate(OmegaConf.load(REPOSITORY / "conf" / "backbone" / f"{name}.yaml"))
@@ -280,6 +285,7 @@ def test_a_path_is_only_a_path(torchvision_file: Path, name: str) -> None:
     assert not Path("executed").exists()
 
 
+@pytest.mark.slow
 def test_a_path_of_odd_signs_is_evaluated(videos: Path, torchvision_file: Path) -> None:
     name = PATHS[0]
     shutil.copy(torchvision_file, name)

@@ -131,6 +131,7 @@ def test_without_pictures_no_video_is_opened(trained: Path, tmp_path: Path, monk
 # --- missing pieces ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_videos_that_have_moved_are_found_again_by_an_override(copied: Path, videos: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     Path(shutil.copytree(videos, elsewhere))

@@ -80,6 +80,7 @@ def test_every_frozen_protocol_is_there_with_the_random_row(run: Path, capsys: P
     assert "scorecard of last.ckpt on folder (label, 2 classes): 8 test videos" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_object_is_the_one_of_the_protocol_alone(run: Path, hard: list[str]) -> None:
     card = scorecard(run, *hard)
     for protocol in BASE:

@@ -76,6 +76,7 @@ def test_resume_is_exact(videos: Path, stop: int, monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(whole[name], part[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_going_on_with_another_share_is_refused(videos: Path, capsys: Printed) -> None:
     assert train.main(command(videos, "run_dir=a", steps=2)) == 0
     assert train.main(["resume=a", "label_fraction=0.5", "trainer.max_steps=4"]) == 2
