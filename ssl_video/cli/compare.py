@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         reports = [read_report(path) for path in (given.first, given.second)]
         warnings = differences(reports)
+        verdict = "Not comparable, see the warnings below:" if warnings else "Same videos, labels and settings:"
+        print(verdict)
         print(format_comparison(reports, paired_intervals(given.first, given.second) if not warnings else {}))
         for line in warnings:
             print(f"Warning: {line}", file=sys.stderr)

@@ -37,7 +37,7 @@ def asked_split(datamodule: VideoDataModule) -> str:
         rank_zero_only(print)(
             f"No labels and no split: {len(datamodule.splits['test'])} of the "
             f"{sum(map(len, datamodule.splits.values()))} videos are drawn as a test part (dataset.test_fraction, "
-            "dataset.split_seed); pre-training on this folder has seen them too."
+            "dataset.split_seed); a checkpoint that was pre-trained on this folder has seen them."
         )
     for split in ("test", "val"):
         if len(datamodule.readable_rows(split)):

@@ -83,7 +83,10 @@ def _remarks_on(own: Mapping[str, Any]) -> Iterator[str]:
     settings = own.get("settings", {})
     k, asked = settings.get("k"), settings.get("k_asked")
     if k is not None and asked is not None and k < asked:
-        yield f"{k} neighbours vote, not the {asked} asked for: there are no more, or no class has more train videos."
+        yield (
+            f"{k} neighbours vote, not the {asked} asked for: no more than a class has train videos in the mean "
+            "(cap_at_class_size), and no more than there are."
+        )
     for metric, reason in settings.get("left_out", {}).items():
         yield f"{metric} is left out: {reason}"
     if shots := settings.get("shots_left_out"):

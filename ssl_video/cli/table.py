@@ -71,6 +71,8 @@ def read_reports(folders: Sequence[Path]) -> tuple[list[tuple[Path, Mapping[str,
     Raises:
         InputError: there is no metrics.json of ours below the folders.
     """
+    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise InputError(f"{', '.join(absent)}: there is no such folder.")
     files = {os.path.abspath(file): file for folder in folders for file in sorted(folder.rglob("metrics.json"))}
     found: list[tuple[Path, Mapping[str, Any]]] = []
     faults = []
@@ -248,7 +250,9 @@ def _where(report: Mapping[str, Any]) -> str:
 
 def _column(report: Mapping[str, Any]) -> str:
     variant = report.get("variant", "default")
-    return str(report["protocol"] if variant == "default" else f"{report['protocol']} {variant}")
+    name = str(report["protocol"] if variant == "default" else f"{report['protocol']} {variant}")
+    # Settings that were changed by hand stand in a column of their own: they are no longer the protocol's.
+    return f"{name} ({', '.join(report['changed'])} changed)" if report.get("changed") else name
 
 
 def format_markdown(table: Table) -> str:

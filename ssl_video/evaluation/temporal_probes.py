@@ -154,7 +154,10 @@ class TemporalProbes:
         train, test = (_labelled(part) for part in (train, test))
         seen = len(train.labels.unique())
         if len(test) == 0 or seen < 2:
-            left_out["top1"] = f"{seen} classes in train and {len(test)} labelled test videos; 2 and 1 are needed"
+            left_out["top1"] = (
+                f"classes are asked of altered clips where there are labels; {seen} classes in train and {len(test)} "
+                "labelled test videos are not enough"
+            )
             return
         ask = self.classes.fit(replace(train, altered={}), num_classes=num_classes)
         labels = test.labels.cpu()

@@ -129,6 +129,7 @@ def test_the_command_prints_both_and_the_interval_of_the_difference(tmp_path: Pa
     assert main(["compare", str(first), str(second / "metrics.json")]) == 0
     printed = capsys.readouterr()
     lines = [" ".join(line.split()) for line in printed.out.splitlines()]
+    assert lines.pop(0) == "Same videos, labels and settings:"
     assert lines[0] == "first second second - first 95 % interval"
     assert lines[1].startswith("knn top1 0.500 1.000 +0.500 +0.000 to +1.000")
     assert lines[2] == "knn top5 1.000 1.000 +0.000"
@@ -141,6 +142,7 @@ def test_results_that_differ_are_warned_of_and_have_no_interval(tmp_path: Path, 
     assert main(["compare", str(first), str(second)]) == 0
     printed = capsys.readouterr()
     assert "Warning: result 2: another split: split test against val" in printed.err
+    assert printed.out.startswith("Not comparable")
     assert " to " not in printed.out
 
 

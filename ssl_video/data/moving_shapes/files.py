@@ -150,7 +150,10 @@ def make_moving_shapes(
     if (root / "labels.csv").exists():
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root} exists and has no labels.csv; name a folder that does not exist, or remove it.")
+        raise InputError(
+            f"{root} holds other files, and moving_shapes makes videos of its own: name a folder that does not exist. "
+            "For videos of your own add dataset=folder. Nothing was changed."
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     rows = plan(num_videos=num_videos, motions=motions, test_fraction=test_fraction, seed=seed)
     building = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
