@@ -157,6 +157,7 @@ def test_metrics_json_has_the_promised_keys(run: Path, protocol: str, tmp_path: 
     assert str(videos) not in text
 
 
+@pytest.mark.slow
 def test_each_form_of_a_checkpoint_gives_the_same_numbers(run: Path, videos: Path) -> None:
     forms = {
         "folder": [f"checkpoint={run}"],
@@ -221,7 +222,9 @@ def test_clip_length_comes_from_the_checkpoint(run: Path) -> None:
 # --- the same again ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", sorted(METRICS))
+@pytest.mark.parametrize(
+    "protocol", ["knn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear_probe", "retrieval"))]
+)
 def test_the_same_command_gives_the_same_bytes(run: Path, hard: list[str], protocol: str) -> None:
     texts = []
     for run_dir in ("a", "b"):

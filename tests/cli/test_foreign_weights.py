@@ -148,6 +148,7 @@ def test_tensors_that_fit_no_backbone_of_ours(videos: Path, capsys: Printed) -> 
     )
 
 
+@pytest.mark.slow
 def test_another_backbone_than_the_files_is_refused(videos: Path, torchvision_file: Path, capsys: Printed) -> None:
     message = refused(capsys, command(videos, torchvision_file, "backbone=r3d", *INPUT))
     assert f"checkpoint={torchvision_file} has 5 of the 60 tensors of R3D" in message

@@ -188,6 +188,7 @@ def test_equal_reasons_are_told_once(run: Path, videos: Path, capsys: Printed) -
     assert "Left out: knn, retrieval, linear_probe, low_shot: folder has no labels" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_old_page_is_written_over_and_another_file_kept(run: Path, capsys: Printed) -> None:
     Path("card").mkdir()
     Path("card/report.html").write_text("somebody's own")

@@ -58,6 +58,7 @@ def metrics_without_measured(folder: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in ("seconds", "peak_memory_bytes")}
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_ones_backbone(videos: Path, capsys: Printed) -> None:
     assert train.main(command(videos, "trainer.max_steps=1", "run_dir=first", "seed=1")) == 0
     assert train.main(command(videos, "trainer.max_steps=1", "run_dir=control", "seed=2", *STILL)) == 0

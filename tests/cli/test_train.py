@@ -135,6 +135,7 @@ def test_a_finished_run_is_told_and_a_longer_one_goes_on(videos: Path, capsys: p
     assert [int(row["step"]) for row in read_metrics(Path("a"))] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_resume_auto_takes_the_newest_run_with_an_equal_configuration(
     videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

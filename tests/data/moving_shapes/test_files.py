@@ -97,7 +97,7 @@ def test_complete_folder_is_left_alone_and_a_foreign_one_refused(small: Path, tm
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="own holds other files.*dataset=folder"):
+    with pytest.raises(InputError, match=r"own holds other files.*dataset=folder"):
         make_moving_shapes(tmp_path / "own", num_videos=1)
     assert (tmp_path / "own" / "thesis.txt").read_text() == "mine"
 
