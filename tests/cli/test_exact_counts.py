@@ -9,6 +9,9 @@ import pytest
 from ssl_video.cli import evaluate
 from support.folders import labelled_folder
 
+pytestmark = pytest.mark.slow
+
+
 TRAIN = 8
 RANDOM = ("checkpoint=random", "backbone=r3d_tiny", "input_transform.resize=32", "input_transform.crop=32")
 TINY = ("num_frames=4", "evaluation.num_clips=2", "baselines=[]")

@@ -27,6 +27,9 @@ from ssl_video.metrics.averaging import average_views, classify_views
 from ssl_video.utils.config import build, compose_checked
 from support.videos import H264, write_video
 
+pytestmark = pytest.mark.slow
+
+
 WEIGHTS = models.R3D_18_Weights.KINETICS400_V1
 FRAMES, STRIDE = 8, 2
 

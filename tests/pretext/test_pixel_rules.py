@@ -13,6 +13,9 @@ from ssl_video.pretext.permutations import all_permutations, draw_orders, draw_p
 from ssl_video.pretext.pixel_rules import matching_boundaries, middle_is_between, most_change, shortest_path
 from ssl_video.pretext.tuples import draw_tuples
 
+pytestmark = pytest.mark.slow
+
+
 TUPLES = 600
 
 
