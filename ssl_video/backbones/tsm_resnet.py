@@ -53,7 +53,7 @@ class TSMResNet(Frames2D):
     ) -> None:
         super().__init__(in_channels=in_channels)
         _check(blocks_per_stage, widths, shift_div=shift_div, shift_on=shift_on, stem_kernel=stem_kernel)
-        block = Bottleneck if bottleneck else BasicBlock
+        block = ShiftedBottleneck if bottleneck else ShiftedBasicBlock
         self.shift_div, self.shift_on = shift_div, shift_on
         self.feature_dim = widths[-1] * block.expansion
         self.stem = nn.Sequential(
@@ -85,14 +85,35 @@ class TSMResNet(Frames2D):
         """Map images [M,C,H,W] to [M,D,h,w]; with the pooling and four stages h = ceil(H/32), w = ceil(W/32)."""
         maps: Tensor = self.stem(images)
         for block in self.blocks:
-            assert isinstance(block, BasicBlock | Bottleneck)
-            shifted = temporal_shift(maps, images_per_clip=images_per_clip, shift_div=self.shift_div)
-            residual = _residual(block, shifted)
-            shortcut = shifted if self.shift_on == "block_input" else maps
-            if block.downsample is not None:
-                shortcut = block.downsample(shortcut)
-            maps = torch.relu(residual + shortcut)
+            maps = block(maps, images_per_clip=images_per_clip, shift_div=self.shift_div, shift_on=self.shift_on)
         return maps
+
+
+class ShiftedBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's block of two 3x3 convolutions, behind a shift."""
+
+    def forward(self, maps: Tensor, *, images_per_clip: int, shift_div: int, shift_on: ShiftOn) -> Tensor:
+        """Map [M,C,h,w] to the block's output."""
+        return _shifted_block(self, maps, images_per_clip=images_per_clip, shift_div=shift_div, shift_on=shift_on)
+
+
+class ShiftedBottleneck(Bottleneck):  # type: ignore[misc]
+    """torchvision's block of 1x1, 3x3 and 1x1 convolutions, behind a shift."""
+
+    def forward(self, maps: Tensor, *, images_per_clip: int, shift_div: int, shift_on: ShiftOn) -> Tensor:
+        """Map [M,C,h,w] to the block's output."""
+        return _shifted_block(self, maps, images_per_clip=images_per_clip, shift_div=shift_div, shift_on=shift_on)
+
+
+def _shifted_block(
+    block: BasicBlock | Bottleneck, maps: Tensor, *, images_per_clip: int, shift_div: int, shift_on: ShiftOn
+) -> Tensor:
+    shifted = temporal_shift(maps, images_per_clip=images_per_clip, shift_div=shift_div)
+    residual = _residual(block, shifted)
+    shortcut = shifted if shift_on == "block_input" else maps
+    if block.downsample is not None:
+        shortcut = block.downsample(shortcut)
+    return torch.relu(residual + shortcut)
 
 
 def temporal_shift(maps: Tensor, *, images_per_clip: int, shift_div: int) -> Tensor:

@@ -176,17 +176,10 @@ def training_command(config: DictConfig, weights: Weights, choices: Mapping[str,
         "dataset": own["dataset"],
         "sampler": {key: own[key] for key in ("num_frames", "frame_stride")},
         "input_transform": looks | sizes,
-        "transform": looks | _training_size(preset["transform"], sizes.get("crop")),
+        "transform": looks | ({"size": sizes["crop"]} if "crop" in sizes else {}),
     }
     changes = [change for path, node in wanted.items() for change in _changes(path, preset[path], node)]
     return shlex.join(["python", "train.py", *words, *changes])
-
-
-def _training_size(transform: Mapping[str, Any], crop: int | None) -> dict[str, int]:
-    """Sizes of the training transform for squares of ``crop`` pixels, in the proportion that it has them."""
-    if crop is None:
-        return {}
-    return {"size": crop, "decode_short_side": transform["decode_short_side"] * crop // transform["size"]}
 
 
 def _changes(path: str, preset: Mapping[str, Any], node: Mapping[str, Any]) -> Iterator[str]:

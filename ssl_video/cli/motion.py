@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
+from ssl_video.cli.named_data import named_data
 from ssl_video.data.manifest import OK, Manifest, Segment
 from ssl_video.data.motion import (
     FlowMethod,
@@ -23,7 +24,7 @@ from ssl_video.data.motion import (
     use_settings,
     write_motion,
 )
-from ssl_video.data.optical_flow import FlowMagnitude, Raft, compute_motion, farneback, frame_difference, use_one_thread
+from ssl_video.data.optical_flow import FLOWS, FlowMagnitude, Raft, compute_motion, use_one_thread
 from ssl_video.data.readers.base import ReaderFactory
 from ssl_video.utils.errors import InputError, UnreadableVideo
 from ssl_video.utils.progress import with_progress
@@ -84,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_tables(given: argparse.Namespace) -> int:
-    manifest, open_reader = _data(given)
+    data = named_data(given.data, root=given.root, command="ssl-video motion")
+    manifest, open_reader = data.manifest, data.open_reader
     if manifest.parquet_file is None:
         raise InputError("this data set's manifest lies in no file; index its folder (ssl-video index) and name that.")
     folder = motion_folder(manifest.parquet_file)
@@ -106,35 +108,11 @@ def _write_tables(given: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _data(given: argparse.Namespace) -> tuple[Manifest, ReaderFactory]:
-    """The manifest that is named, or that of the data set that the overrides name."""
-    # Imported here: worker processes import this module, and need nothing of training.
-    from ssl_video.cli.parts import PROVIDED, TrainSettings, build_datamodule, cache_dir, quiet
-    from ssl_video.utils.config import build, compose_checked
-
-    quiet()
-    files = [word for word in given.data if "=" not in word]
-    overrides = [word for word in given.data if "=" in word]
-    if len(files) > 1 or not given.data:
-        raise InputError(
-            "name one manifest (ssl-video motion manifest.parquet), or a data set as train.py does (ssl-video motion "
-            "dataset=moving_shapes)."
-        )
-    if given.root is not None and not files:
-        raise InputError(f"--root {given.root} goes with a manifest; with a data set it is dataset.root={given.root}.")
-    config = compose_checked("train", overrides, provided=PROVIDED, settings=TrainSettings)
-    open_reader: ReaderFactory = build(config.reader)
-    if files:
-        return Manifest.open(Path(files[0]), root=given.root, cache_dir=cache_dir(config.cache_dir)), open_reader
-    datamodule = build_datamodule(config, sampler=build(config.sampler), transform=build(config.transform))
-    return datamodule.manifest, open_reader
-
-
 def _flow(given: argparse.Namespace) -> tuple[FlowMagnitude, str | None]:
     if given.flow != "raft":
         if given.weights is not None:
             raise InputError(f"--weights {given.weights} goes with --flow raft.")
-        return {"farneback": farneback, "frame_difference": frame_difference}[given.flow], None
+        return FLOWS[given.flow], None
     if given.weights is None:
         raise InputError("--flow raft needs --weights FILE, the state dict of torchvision's raft_large or raft_small.")
     raft = Raft(given.weights, size=given.raft_size, device=given.device)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ssl_video.backbones.base import Backbone
+from ssl_video.cli.parts import reader_node
 from ssl_video.data.manifest import Manifest, frame_bounds
 from ssl_video.evaluation.cache import FORMAT_VERSION, files_digest, module_digest
 from ssl_video.evaluation.extract import FeatureKey
@@ -76,7 +77,7 @@ def trace(
         "videos": videos,
         "frame_stride": config.frame_stride,
         "input_transform": plain(config.input_transform),
-        "reader": plain(config.reader),
+        "reader": reader_node(config),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "code": files_digest(sorted({*_own_sources(), *_foreign_sources(config, backbones)})),
         "device": _describe(device),

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
@@ -15,10 +17,14 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from ssl_video.callbacks.sampler_flags import SamplerFlags
+from ssl_video.cli.speed import describe_accumulation
 from ssl_video.data.datamodule import VideoDataModule
+from ssl_video.data.decoding.quarantine import quarantine_file
 from ssl_video.utils.config import plain
 from ssl_video.utils.files import write_atomically
 from ssl_video.utils.run import Job, environment, peak_memory_bytes, read_record, write_config, write_json, write_text
+
+ROWS_AT_A_TIME = 65_536
 
 
 def describe_start(
@@ -32,11 +38,12 @@ def describe_start(
     record |= {"manifest_hash": datamodule.manifest.content_hash(), **counts, **_labels(datamodule), "finished": False}
     write_config(run_dir / "config.yaml", plain(config))
     write_json(run_dir / "run.json", record | {"seconds": previous.get("seconds", 0.0)})
-    used = datamodule.manifest.table.take(datamodule.train_rows())
-    write_atomically(run_dir / "videos.parquet", lambda temporary: pq.write_table(used, temporary))
+    _write_videos(run_dir / "videos.parquet", datamodule)
     if counts["missing"] + counts["undecodable"]:
         _write_unreadable(run_dir / "unreadable_videos.tsv", datamodule)
     print(_summary(config, job, datamodule, counts))
+    if (accumulation := describe_accumulation(config)) is not None:
+        print(accumulation)
     if checkpoint is not None:
         print(f"Resuming from {checkpoint}")
     if torch.cuda.is_available() and config.trainer.accelerator == "cpu":
@@ -45,14 +52,30 @@ def describe_start(
         print(note, file=sys.stderr)
 
 
+def _write_videos(path: Path, datamodule: VideoDataModule) -> None:
+    """The usable list, some rows at a time: it may hold a million, and a copy of them stays in memory for long."""
+    table = datamodule.manifest.mapped_anew().table
+    is_used = np.zeros(len(table), dtype=bool)
+    is_used[datamodule.train_rows()] = True
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, table.schema) as writer:
+            for start in range(0, len(table), ROWS_AT_A_TIME):
+                some = slice(start, start + ROWS_AT_A_TIME)
+                writer.write_table(table[some].filter(pa.array(is_used[some])))
+
+    write_atomically(path, write)
+
+
 def _counts(datamodule: VideoDataModule) -> dict[str, int]:
-    status = datamodule.manifest.column("status")
+    status = datamodule.manifest.status_counts()
     used = len(datamodule.train_rows())
     return {
-        "videos": len(status),
-        "missing": sum(value == "missing" for value in status),
-        "undecodable": sum(value not in ("ok", "missing") for value in status),
+        "videos": len(datamodule.manifest),
+        "missing": status.get("missing", 0),
+        "undecodable": sum(count for name, count in status.items() if name not in ("ok", "missing")),
         "too_short": len(datamodule.too_short),
+        "quarantined": len(datamodule.quarantined),
         "used": used,
     }
 
@@ -75,6 +98,7 @@ def _summary(config: DictConfig, job: Job, datamodule: VideoDataModule, counts: 
     notes = {
         "missing or unreadable, see unreadable_videos.tsv": counts["missing"] + counts["undecodable"],
         f"shorter than {datamodule.sampler.min_frames} frames, {_short_videos(datamodule)}": counts["too_short"],
+        f"in quarantine, left out, see {quarantine_file(datamodule.cache_dir)}": counts["quarantined"],
         "files not in the CSV, left out": datamodule.manifest.num_left_out,
     }
     told = "".join(f"; {number} {what}" for what, number in notes.items() if number)
@@ -93,8 +117,7 @@ def _short_videos(datamodule: VideoDataModule) -> str:
 
 
 def _write_unreadable(path: Path, datamodule: VideoDataModule) -> None:
-    status = datamodule.manifest.column("status")
-    bad = [row for row, value in enumerate(status) if value != "ok"]
+    bad = np.flatnonzero(~datamodule.manifest.is_usable())
     rows = datamodule.manifest.table.select(["path", "status", "reason"]).take(bad).to_pylist()
     write_text(path, "path\tstatus\treason\n" + "".join("\t".join(map(str, row.values())) + "\n" for row in rows))
 

@@ -19,6 +19,7 @@ from ssl_video.cli.weights import FROM_CHECKPOINT, Weights, complete_overrides, 
 from ssl_video.data.batch import ClipBatch
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.manifest import Segment
+from ssl_video.data.readers.base import Cut, FramePart
 from ssl_video.data.samplers.uniform_clips import UniformClips
 from ssl_video.report.activations import ActiveClip, Unit, default_layers, top_activations
 from ssl_video.report.contents import Run
@@ -195,13 +196,10 @@ def _thumbnail(data: VideoDataModule, rows: Sequence[int]) -> bytes | None:
     if not len(indices):
         return None
     try:
-        reader = data.open_reader(data.manifest.file(rows[0]))
-        try:
-            size = shown_size(segments[0].height, segments[0].width, short_side=THUMBNAIL_SIDE)
-            frames = reader.read(indices, size=size)
-        finally:
-            reader.close()
-    except (UnreadableVideo, InputError, OSError, IndexError):
+        size = shown_size(segments[0].height, segments[0].width, short_side=THUMBNAIL_SIDE)
+        cut = Cut(indices, FramePart(size=size))
+        [frames] = data.decoder.decode(data.manifest.file(rows[0]), [cut])
+    except (UnreadableVideo, InputError, OSError):
         return None
     return animated_webp(frames, milliseconds=milliseconds)
 

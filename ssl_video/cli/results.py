@@ -82,7 +82,7 @@ class Asked:
     def header(self) -> dict[str, Any]:
         """What was measured on what: the same for every protocol of the command."""
         manifest = self.datamodule.manifest
-        status = [manifest.column("status")[row] for row in self.datamodule.splits[self.split]]
+        status = manifest.table.column("status").take(self.datamodule.splits[self.split]).to_pylist()
         missing = sum(value == "missing" for value in status)
         choice = self.job.choices["backbone"]
         config = self.weights.config

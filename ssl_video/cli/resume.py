@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_video.cli.parts import num_processes
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.methods.base import SSLMethod
-from ssl_video.utils.checkpoint import read_checkpoint, refuse_other_tensors
 from ssl_video.utils.conf_path import conf_dir
 from ssl_video.utils.config import plain
 from ssl_video.utils.errors import InputError
@@ -97,15 +97,10 @@ def checkpoint_of(config: DictConfig, resumed: Path | None) -> Path | None:
     return checkpoint
 
 
-def is_finished(checkpoint: Path, method: SSLMethod[Any], trainer: pl.Trainer, datamodule: VideoDataModule) -> bool:
-    """Whether the checkpoint has all the steps that are asked for.
-
-    Raises:
-        InputError: it is of another method, backbone or data set than this run's.
-    """
-    content: dict[str, Any] = read_checkpoint(checkpoint)
-    refuse_other_tensors(method.state_dict(), content["state_dict"], source=f"resume={checkpoint}")
-    datamodule.load_state_dict(content["VideoDataModule"])
+def is_finished(
+    state: Mapping[str, Any], method: SSLMethod[Any], trainer: pl.Trainer, datamodule: VideoDataModule
+) -> bool:
+    """Whether a checkpoint has all the steps that are asked for."""
     method.trainer = trainer
     trainer.datamodule = datamodule  # type: ignore[attr-defined]
-    return bool(content["global_step"] >= method.total_steps)
+    return bool(state["global_step"] >= method.total_steps)

@@ -14,6 +14,7 @@ from ssl_video.cli.launch import launch
 from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, build_trainer, quiet
 from ssl_video.cli.record import close_loggers, describe_start, record_end
 from ssl_video.cli.resume import checkpoint_of, complete_overrides, is_finished, refuse_parallel_sweep, resumed_folder
+from ssl_video.utils.checkpoint import read_checkpoint
 from ssl_video.utils.errors import Terminated
 from ssl_video.utils.run import Job, new_run_dir, refuse_existing
 
@@ -33,9 +34,10 @@ def train(config: DictConfig, job: Job) -> Path:
     if resumed is None:
         refuse_existing(run_dir)
     checkpoint = checkpoint_of(config, resumed)
-    method, datamodule = build_checked(config, starts=checkpoint is None)
+    state = None if checkpoint is None else read_checkpoint(checkpoint)
+    method, datamodule = build_checked(config, resumed=state)
     trainer = build_trainer(config, job, run_dir, datamodule)
-    if checkpoint is not None and is_finished(checkpoint, method, trainer, datamodule):
+    if state is not None and is_finished(state, method, trainer, datamodule):
         print(f"{run_dir} is finished: nothing to do.")
         return run_dir
     if trainer.is_global_zero:

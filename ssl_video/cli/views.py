@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from ssl_video.data.dataset import ClipTransform, View
+from ssl_video.data.dataset import View
+from ssl_video.data.readers.base import FramePart
 from ssl_video.data.samplers.uniform_clips import UniformClips
+from ssl_video.data.transforms.base import Drawn, Transform
 from ssl_video.data.transforms.corruptions import corrupt
 from ssl_video.evaluation.clips import ClipSpec
 from ssl_video.utils.errors import InputError
 
 
-@dataclass(frozen=True)
-class Corrupted:
-    """An input transform behind a corruption of the decoded frames."""
+class Corrupted(Transform):
+    """An input transform behind a corruption of the frames, at the size to which the transform scales them.
 
-    transform: ClipTransform
-    kind: str
-    severity: int
+    Args:
+        transform: the input transform; what is spoilt is what the backbone would see, and not more.
+        kind: of corruption.
+        severity: 1 to 5.
+    """
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """uint8 ``[V, T, H, W, 3]`` to float32 ``[V, C, T, h, w]``, all chance from torch's global generator."""
-        return self.transform(corrupt(clips, kind=self.kind, severity=self.severity))
+    def __init__(self, transform: Transform, kind: str, severity: int) -> None:
+        self.transform = transform
+        self.kind = kind
+        self.severity = severity
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """That of the transform: what is spoilt is what the backbone would see, and not more."""
-        return self.transform.decode_size(height, width)
+    def draw(self, sizes: Sequence[tuple[int, int]], *, num_frames: int) -> Drawn:
+        """Ask for whole frames at the transform's size."""
+        parts = self.transform.draw(sizes, num_frames=num_frames).parts
+        each = len(parts) // len(sizes)
+        return Drawn([FramePart(size=_size_of_all(part)) for part in parts[::each]])
+
+    def finish(self, clips: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Spoil the frames, then do what the transform does; chance is torch's global generator's."""
+        return self.transform(corrupt(clips.permute(0, 2, 3, 4, 1), kind=self.kind, severity=self.severity))
+
+
+def _size_of_all(part: FramePart | Sequence[FramePart]) -> tuple[int, int] | None:
+    return part.size if isinstance(part, FramePart) else part[0].size
 
 
 def resolve(spec: ClipSpec, *, num_frames: int) -> ClipSpec:

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ssl_video.data.batch import ClipBatch, Sample, collate
-from ssl_video.data.dataset import ClipSampler, ClipTransform, ReaderFactory, VideoDataset, View, uses_motion
+from ssl_video.data.dataset import ClipSampler, ClipTransform, VideoDataset, View, uses_motion
+from ssl_video.data.decoding.decoder import Decoder
+from ssl_video.data.decoding.quarantine import (
+    keep_in_quarantine,
+    quarantine_file,
+    refuse_quarantined,
+    rows_in_quarantine,
+)
 from ssl_video.data.label_split import LabelSplit
 from ssl_video.data.manifest import Manifest
 from ssl_video.data.motion import MotionTables, motion_folder
 from ssl_video.data.order import BatchOrder
+from ssl_video.data.repeats import EachRepeat, RepeatedOrder, RepeatedVideos, UnrolledLoader
 from ssl_video.data.semi_batch import SemiBatch, SemiCollate
 from ssl_video.data.semi_dataset import SemiDataset
 from ssl_video.data.semi_order import SemiOrder
 from ssl_video.data.semi_part import SemiPart
 from ssl_video.data.splits import class_indices, split_rows
+from ssl_video.data.start_checks import count_without_motion, refuse_unreadable
 from ssl_video.data.views_dataset import ViewsDataset, collate_views
-from ssl_video.utils.distributed import rank, world_size
+from ssl_video.utils.distributed import gather_objects, rank, world_size
 from ssl_video.utils.errors import InputError
 
 Name = TypeVar("Name", bound=Hashable)
+AugmentOn = Literal["worker", "device"]
 
 
 class ManifestSource(Protocol):
@@ -54,14 +66,19 @@ class VideoDataModule(pl.LightningDataModule):
         test_groups: names the groups of the test part instead.
         val_fraction: share of the training videos on which a protocol chooses what it has to choose.
         num_workers: decoding processes per device; 0 decodes in the main process.
+        clips_per_open: training samples made of each opening of a video, spread over as many batches; see
+            ``data/repeats.py``.
         max_unreadable_share: refuse to start when a larger share of the videos cannot be read.
+        quarantine: leave out of training what earlier runs could not read, and keep what this one cannot.
         sampler: chooses the frames of a training sample.
         transform: makes its clips.
-        open_reader: opens a video file.
+        decoder: reads frames of video files.
         batch_size: videos per device.
         seed: the run's seed.
         cache_dir: folder for manifests and made data.
         semi: which training videos keep their label, and how the others are seen; batches are then ``SemiBatch``.
+        augment_on: where training clips are finished: ``worker``, or ``device``, which gets them as uint8 and does the
+            work of a whole batch at once.
     """
 
     def __init__(
@@ -77,16 +94,21 @@ class VideoDataModule(pl.LightningDataModule):
         test_groups: Sequence[str | int] | None = None,
         val_fraction: float = 0.1,
         num_workers: int = 2,
+        clips_per_open: int = 1,
         max_unreadable_share: float = 0.1,
+        quarantine: bool = True,
         sampler: ClipSampler,
         transform: ClipTransform,
-        open_reader: ReaderFactory,
+        decoder: Decoder,
         batch_size: int,
         seed: int,
         cache_dir: Path,
         semi: SemiPart | None = None,
+        augment_on: AugmentOn = "worker",
     ) -> None:
         super().__init__()
+        if clips_per_open < 1:
+            raise InputError(f"dataset.clips_per_open={clips_per_open} must be at least 1.")
         self.name = name
         self.source = source
         self.root = None if root is None else Path(root)
@@ -97,17 +119,21 @@ class VideoDataModule(pl.LightningDataModule):
         self.test_groups = test_groups
         self.val_fraction = val_fraction
         self.num_workers = num_workers
+        self.clips_per_open = clips_per_open
         self.max_unreadable_share = max_unreadable_share
+        self.quarantine = quarantine
         self.sampler = sampler
         self.transform = transform
-        self.open_reader = open_reader
+        self.decoder = decoder
         self.batch_size = batch_size
         self.seed = seed
         self.cache_dir = cache_dir
         self.semi = semi
+        self.augment_on: AugmentOn = augment_on
         self.label_split: LabelSplit | None = None
         self.class_names: list[str] = []
-        self.too_short: list[int] = []
+        self.too_short: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.quarantined: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._manifest: Manifest | None = None
         self._motion: MotionTables | None = None
         self._consumed_batches = 0
@@ -129,10 +155,10 @@ class VideoDataModule(pl.LightningDataModule):
         if self._manifest is not None:
             return
         manifest = self.source(root=self.root, labels=self.labels_file, cache_dir=self.cache_dir)
-        self._refuse_unreadable(manifest)
+        refuse_unreadable(manifest, name=str(self.name), max_share=self.max_unreadable_share)
         self.label = self.label or next(iter(manifest.label_columns), None)
         self.labels, self.class_names = class_indices(manifest, self.label)
-        self.videos = np.unique(manifest.column("video_id"), return_inverse=True)[1].astype(np.int64)
+        self.videos = manifest.video_numbers()
         self.splits = split_rows(
             manifest,
             label=self.label,
@@ -161,24 +187,10 @@ class VideoDataModule(pl.LightningDataModule):
             draw_without_labels=True,
         )
 
-    def _refuse_unreadable(self, manifest: Manifest) -> None:
-        status = manifest.column("status")
-        bad = [row for row, value in enumerate(status) if value != "ok"]
-        if len(bad) <= self.max_unreadable_share * len(status):
-            return
-        reasons = manifest.column("reason")
-        shown = "\n".join(f"  {manifest.segment(row).path}: {status[row]} ({reasons[row]})" for row in bad[:10])
-        more = f"\n  … and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise InputError(
-            f"{len(bad)} of {len(status)} videos of {self.name} are missing or cannot be read, above "
-            f"dataset.max_unreadable_share={self.max_unreadable_share}. Mend or remove them, or raise that share:\n"
-            f"{shown}{more}"
-        )
-
     def readable_rows(self, split: str) -> NDArray[np.int64]:
         """Rows of a split whose file could be read when it was indexed."""
-        status = self.manifest.column("status")
-        return np.array([row for row in self.splits[split] if status[row] == "ok"], dtype=np.int64)
+        is_usable, rows = self.manifest.is_usable(), self.splits[split]
+        return rows[is_usable[rows]]
 
     def check_enough(self, num_processes: int) -> None:
         """Refuses a global batch that is larger than the training part.
@@ -205,7 +217,7 @@ class VideoDataModule(pl.LightningDataModule):
         fitting = len(rows) // num_processes
         raise InputError(
             f"batch_size={self.batch_size} on {num_processes} device(s) is larger than the {len(rows)} usable training "
-            f"videos of {self.name}{left_out if self.too_short else ''}. "
+            f"videos of {self.name}{left_out if len(self.too_short) else ''}. "
             + (f"Use batch_size={fitting} or less." if fitting else "Give longer videos, or a sampler that spans less.")
         )
 
@@ -226,7 +238,7 @@ class VideoDataModule(pl.LightningDataModule):
         if not uses_motion(self.sampler):
             return None
         rows = self.train_rows()
-        missing = sum(self.manifest.segment(int(row)) not in self.motion for row in rows)
+        missing = count_without_motion(self.manifest, rows, self.motion)
         if not missing:
             return None
         words = f"dataset={self.name}"
@@ -241,22 +253,36 @@ class VideoDataModule(pl.LightningDataModule):
         return f"{told} Until then frames and patches are drawn without regard to motion there."
 
     def train_rows(self) -> NDArray[np.int64]:
-        """The rows of this run: readable, and long enough where the sampler's end policy is ``error``."""
+        """The rows of this run: readable, not in quarantine, and long enough where the sampler's policy is ``error``.
+
+        Raises:
+            InputError: too many are in quarantine.
+        """
         if self._train_rows is None:
             readable = self.readable_rows("train")
-            frames = {int(row): self.manifest.segment(int(row)).num_frames for row in readable}
-            self.too_short = [row for row, number in frames.items() if number < self.sampler.min_frames]
-            left_out = self.too_short if self.sampler.end_policy == "error" else []
-            self._train_rows = np.setdiff1d(readable, np.array(left_out, dtype=np.int64))
+            if self.quarantine:
+                self.quarantined = rows_in_quarantine(self.manifest, readable, cache_dir=self.cache_dir)
+                refuse_quarantined(
+                    self.quarantined, readable, cache_dir=self.cache_dir, max_share=self.max_unreadable_share
+                )
+                readable = np.setdiff1d(readable, self.quarantined, assume_unique=True)
+            is_short = self.manifest.frame_counts()[readable] < self.sampler.min_frames
+            self.too_short = readable[is_short]
+            self._train_rows = readable[~is_short] if self.sampler.end_policy == "error" else readable
         return self._train_rows
+
+    def keep_in_quarantine(self, row: int, reason: str) -> None:
+        """Leaves a row's video out of the runs to come."""
+        keep_in_quarantine(quarantine_file(self.cache_dir), self.manifest, row, reason)
 
     def use_rows(self, rows: NDArray[np.int64]) -> None:
         """Takes the list of usable rows from a run that is resumed, whatever the quarantine says now."""
         self._train_rows = rows
+        self.quarantined = np.empty(0, dtype=np.int64)
 
     def batches_per_epoch(self, num_processes: int) -> int:
-        """Batches of one epoch on each of so many devices."""
-        return self._training_order(rank=0, world_size=num_processes).batches_per_epoch
+        """Batches of one epoch on each of so many devices: every video is opened once."""
+        return self.clips_per_open * self._opening_order(rank=0, world_size=num_processes).batches_per_epoch
 
     def frames_per_batch(self) -> int:
         """Frames that are decoded for one training batch on a device."""
@@ -273,7 +299,7 @@ class VideoDataModule(pl.LightningDataModule):
         assert self.semi is not None and self.label_split is not None
         return self.semi.pools(self.label_split, usable)
 
-    def _training_order(
+    def _opening_order(
         self, *, rank: int, world_size: int, num_batches: int | None = None, first_batch: int = 0
     ) -> BatchOrder | SemiOrder:
         common: dict[str, Any] = {
@@ -294,26 +320,42 @@ class VideoDataModule(pl.LightningDataModule):
             **common,
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> UnrolledLoader[Any]:
         """Shuffled batches ``[B, V, C, T, H, W]`` of all epochs, going on where the checkpoint stopped."""
         assert self.trainer is not None
+        self._refuse_other_rows()
         return self.training_loader(self.trainer.max_steps * self.trainer.accumulate_grad_batches)
 
-    def training_loader(self, num_batches: int) -> DataLoader[Any]:
-        """As ``train_dataloader``, for a run of so many batches on each device."""
-        order = self._training_order(
-            rank=rank(), world_size=world_size(), num_batches=num_batches, first_batch=self._consumed_batches
+    def _refuse_other_rows(self) -> None:
+        """Processes with different lists would train on each other's batches, and some would wait for ever."""
+        digest = hashlib.sha256(self.train_rows().tobytes()).hexdigest()
+        if len(set(gather_objects(digest))) > 1:
+            raise InputError(
+                f"The processes of this run have different lists of training videos of {self.name}: they see different "
+                "quarantines (another run wrote to it meanwhile, or each machine has a cache_dir of its own). Start "
+                "again, give one cache_dir to all, or set dataset.quarantine=false."
+            )
+
+    def training_loader(self, num_batches: int, *, first_batch: int | None = None) -> UnrolledLoader[Any]:
+        """As ``train_dataloader``, for a run of so many batches on each device, from any of them on."""
+        repeats = self.clips_per_open
+        first_batch = self._consumed_batches if first_batch is None else first_batch
+        openings = self._opening_order(
+            rank=rank(),
+            world_size=world_size(),
+            num_batches=-(-num_batches // repeats),
+            first_batch=first_batch // repeats,
         )
+        order = RepeatedOrder(openings, clips_per_open=repeats, num_batches=num_batches, first_batch=first_batch)
         if self.semi is None:
-            dataset = self._dataset(self.train_rows(), self.sampler, self.transform, unreadable="replace")
-            return self._loader(dataset, order)
-        labeled, unlabeled = (
-            self._dataset(rows, self.sampler, self.transform, unreadable="replace") for rows in self._pools()
-        )
-        unlabeled.labels = np.full_like(self.labels, -1)
-        return self._loader(
-            SemiDataset(labeled, unlabeled, views=self.semi.views), order, collate_fn=SemiCollate(self.labels)
-        )
+            videos = RepeatedVideos(self._training_dataset(self.train_rows()))
+            loader = self._loader(videos, order, collate_fn=EachRepeat(collate))
+        else:
+            labeled, unlabeled = (self._training_dataset(rows) for rows in self._pools())
+            unlabeled.labels = np.full_like(self.labels, -1)
+            parts = SemiDataset(labeled, unlabeled, views=self.semi.views)
+            loader = self._loader(parts, order, collate_fn=EachRepeat(SemiCollate(self.labels)))
+        return UnrolledLoader(loader, num_batches=num_batches)
 
     def evaluation_views_loader(
         self, rows: NDArray[np.int64], views: Mapping[Name, View], *, batch_size: int
@@ -362,6 +404,11 @@ class VideoDataModule(pl.LightningDataModule):
         dataset.seed = seed
         return self._loader(dataset, order)
 
+    def _training_dataset(self, rows: NDArray[np.int64]) -> VideoDataset:
+        dataset = self._dataset(rows, self.sampler, self.transform, unreadable="replace")
+        dataset.finish = self.augment_on == "worker"
+        return dataset
+
     def _dataset(
         self, rows: NDArray[np.int64], sampler: ClipSampler, transform: ClipTransform, *, unreadable: Any
     ) -> VideoDataset:
@@ -372,7 +419,7 @@ class VideoDataModule(pl.LightningDataModule):
             videos=self.videos,
             sampler=sampler,
             transform=transform,
-            open_reader=self.open_reader,
+            decoder=self.decoder,
             seed=self.seed,
             unreadable=unreadable,
             motion=self.motion if uses_motion(sampler) else None,
@@ -380,11 +427,13 @@ class VideoDataModule(pl.LightningDataModule):
 
     def _loader(
         self,
-        dataset: VideoDataset | SemiDataset | ViewsDataset[Any],
-        order: BatchOrder | SemiOrder,
+        dataset: VideoDataset | RepeatedVideos | SemiDataset | ViewsDataset[Any],
+        order: BatchOrder | RepeatedOrder,
         *,
         collate_fn: Callable[..., Any] = collate,
     ) -> DataLoader[Any]:
+        # What Arrow keeps for later use, after all rows were looked at, every worker would hold too.
+        pa.default_memory_pool().release_unused()
         return DataLoader(
             dataset,
             batch_sampler=order,
@@ -401,6 +450,18 @@ class VideoDataModule(pl.LightningDataModule):
         """Moves the batch while the device computes."""
         return batch.to(device, non_blocking=True)
 
+    def on_after_batch_transfer(self, batch: ClipBatch | SemiBatch, dataloader_idx: int) -> ClipBatch | SemiBatch:
+        """Finishes clips that came unfinished, on the device that they are on."""
+        return self.finished(batch)
+
+    def finished(self, batch: ClipBatch | SemiBatch) -> ClipBatch | SemiBatch:
+        """A training batch with clips as the method takes them, float32."""
+        if isinstance(batch, ClipBatch):
+            return batch.finished(self.transform.finish)
+        assert self.semi is not None
+        views = {name: view.transform.finish for name, view in self.semi.views.items()}
+        return batch.finished(self.transform.finish, views)
+
     def state_dict(self) -> dict[str, Any]:
         """Batches consumed and usable rows: the position is counted by the trainer, never by sampler or workers."""
         assert self.trainer is not None
@@ -408,6 +469,7 @@ class VideoDataModule(pl.LightningDataModule):
         done: int = progress.current.processed
         state = {
             "consumed_batches": done,
+            "clips_per_open": self.clips_per_open,
             "rows": torch.from_numpy(self.train_rows()),
             "manifest_hash": self.manifest.content_hash(),
             "motion": self._motion_fingerprint(),
@@ -432,6 +494,11 @@ class VideoDataModule(pl.LightningDataModule):
             raise InputError(
                 f"The motion tables of {self.name} have changed since the run began, and the sampler would draw other "
                 "frames; put them back as they were, or start a new run."
+            )
+        if state_dict.get("clips_per_open", 1) != self.clips_per_open:
+            raise InputError(
+                f"dataset.clips_per_open={self.clips_per_open}, but the run began with "
+                f"{state_dict.get('clips_per_open', 1)}; its batches would be others. Leave it, or start a new run."
             )
         self._consumed_batches = state_dict["consumed_batches"]
         self.use_rows(state_dict["rows"].numpy())

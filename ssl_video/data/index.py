@@ -12,6 +12,7 @@ from ssl_video.data.annotations.folders import read_folder_labels
 from ssl_video.data.manifest import OK, Manifest, frame_bounds
 from ssl_video.data.probe_pool import probe_all
 from ssl_video.data.readers.frames import IMAGE_ENDINGS
+from ssl_video.data.stream_columns import STREAM_COLUMNS
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.progress import with_progress
 
@@ -24,10 +25,10 @@ VIDEO_ENDINGS = frozenset(
 )
 MISSING = "missing"
 EMPTY_SEGMENT = "empty_segment"
-PROBE_VERSION = 1  # to be raised when the same file may be described in another way
+PROBE_VERSION = 2  # to be raised when the same file may be described in another way
 PROBED_COLUMNS = (
     *("num_frames", "fps", "width", "height", "rotation", "codec", "keyframe_spacing"),
-    *("bytes", "modified_ns", "status", "reason"),
+    *("bytes", "modified_ns", "status", "reason", *STREAM_COLUMNS),
 )
 
 
@@ -133,10 +134,11 @@ def _describe(
     files: dict[str, dict[str, Any]] = {}
     to_probe: list[str] = []
     for path in paths:
-        state, before = _state(root / path), known.get(path)
+        before = known.get(path)
+        state = _state(root / path, before)
         if state is None:
             files[path] = {"status": MISSING, "reason": "the file is not there"}
-        elif before is not None and state.items() <= before.items():
+        elif before is not None and state.items() <= before.items() and not _is_of_older_version(before):
             files[path] = before
         else:
             files[path] = dict(state)
@@ -222,18 +224,36 @@ def _walk(root: Path, *, images: bool) -> Iterator[str]:
                 yield prefix + name
 
 
-def _state(path: Path) -> dict[str, int] | None:
+def _state(path: Path, before: Mapping[str, Any] | None) -> dict[str, int] | None:
     """Size and time of a file, or of the images of a folder; None if there is none."""
     try:
         own = path.stat()
-        stats = [own]
         if stat.S_ISDIR(own.st_mode):
-            with os.scandir(path) as entries:
-                stats = [entry.stat() for entry in entries]
+            return _folder_state(path, own, before)
     except OSError:
         return None
-    size, modified = sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
-    return {"bytes": size, "modified_ns": modified}
+    return {"bytes": own.st_size, "modified_ns": own.st_mtime_ns}
+
+
+def _folder_state(path: Path, own: os.stat_result, before: Mapping[str, Any] | None) -> dict[str, int]:
+    """Size and time of a folder of images; the size is taken from before where no time has changed.
+
+    Looking at every image of every folder takes longer than all else where nothing has changed. The folder's own time
+    tells of images that were added, removed, renamed or replaced; those of its first and last image of images that
+    were written over, all of them.
+    """
+    names = os.listdir(path)
+    ends = {min(names), max(names)} if names else set()
+    modified = max([own.st_mtime_ns, *(os.stat(path / name).st_mtime_ns for name in ends)])
+    if before is not None and before["modified_ns"] == modified and before["bytes"] is not None:
+        return {"bytes": before["bytes"], "modified_ns": modified}
+    with os.scandir(path) as entries:
+        return {"bytes": sum(entry.stat().st_size for entry in entries), "modified_ns": modified}
+
+
+def _is_of_older_version(file: Mapping[str, Any]) -> bool:
+    """Whether a readable file was described by a version that did not say where its keyframes are."""
+    return file["status"] == OK and file["keyframes"] is None and file["codec"] != "images"
 
 
 def _num_cores() -> int:

@@ -109,6 +109,14 @@ def table_name(segment: Segment) -> str:
     return f"{stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
 
 
+_NAME = re.compile(r".*-[0-9a-f]{16}\.npz")
+
+
+def _number(name: str) -> int:
+    """What tells a table's name from all others, as a number."""
+    return int(name[-20:-4], 16)
+
+
 def write_motion(folder: Path, segment: Segment, motion: Motion, *, file_bytes: int = 0) -> None:
     """Writes a table; another process sees none or the whole one.
 
@@ -170,11 +178,23 @@ class MotionTables:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        is_there = folder is not None and folder.is_dir()
-        self._names = frozenset(path.name for path in folder.glob("*.npz")) if folder and is_there else frozenset()
+        names = sorted(path.name for path in folder.glob("*.npz")) if folder is not None and folder.is_dir() else []
+        # Numbers, not names: a set of a million texts would be copied into every worker that looks into it.
+        self._numbers = np.unique(np.array([_number(name) for name in names if _NAME.fullmatch(name)], dtype=np.uint64))
+        self._fingerprint = ""
+        if folder is not None and names:
+            settings = json.dumps(read_settings(folder), sort_keys=True)
+            self._fingerprint = hashlib.sha256("\n".join([settings, *names]).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
     def __contains__(self, segment: Segment) -> bool:
-        return bool(self._names) and table_name(segment) in self._names
+        if not len(self):
+            return False
+        number = np.uint64(_number(table_name(segment)))
+        place = int(np.searchsorted(self._numbers, number))
+        return place < len(self) and bool(self._numbers[place] == number)
 
     def read(self, segment: Segment) -> Motion | None:
         """A segment's table, or None where there was none.
@@ -191,10 +211,7 @@ class MotionTables:
 
     def fingerprint(self) -> str:
         """Changes with the tables there are and with how they were made; empty where there are none."""
-        if self.folder is None or not self._names:
-            return ""
-        settings = json.dumps(read_settings(self.folder), sort_keys=True)
-        return hashlib.sha256("\n".join([settings, *sorted(self._names)]).encode()).hexdigest()
+        return self._fingerprint
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +116,55 @@ def use_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
+FLOWS: dict[Literal["farneback", "frame_difference"], FlowMagnitude] = {
+    "farneback": farneback,
+    "frame_difference": frame_difference,
+}
+"""Those that need no weights."""
+
+
+class MotionMeter:
+    """Measures the motion of frames that come in order, some at a time.
+
+    Args:
+        height, width: the source's, whose pixels are the unit.
+        flow: measures the motion between neighbouring frames.
+        settings: sizes.
+
+    Attributes:
+        size: height and width that the frames are to be scaled to.
+    """
+
+    def __init__(self, height: int, width: int, *, flow: FlowMagnitude, settings: MotionSettings) -> None:
+        self.size = settings.flow_size(height, width)
+        self._grid_size = settings.grid_size(*self.size)
+        # Flow is measured in the small frames' pixels; grey levels know no size.
+        is_difference = settings.flow == "frame_difference"
+        self._to_source = 1.0 if is_difference else (height * width / (self.size[0] * self.size[1])) ** 0.5
+        self._flow = flow
+        self._last: Bytes | None = None
+        self._means: list[float] = []
+        self._grids: list[NDArray[np.float16]] = []
+        self._thumbnails: list[Bytes] = []
+
+    def add(self, frames: Bytes) -> None:
+        """Takes the next frames, uint8 ``[T, h, w, 3]`` of `size`."""
+        joined = frames if self._last is None else np.concatenate([self._last, frames])
+        for magnitude in self._flow(joined) * np.float32(self._to_source) if len(joined) > 1 else ():
+            self._means.append(float(magnitude.mean()))
+            # float16 ends at 65504; no flow is as long.
+            self._grids.append(_shrunk(magnitude, self._grid_size).astype(np.float16))
+        self._thumbnails += [_thumbnail(frame) for frame in frames]
+        self._last = frames[-1:]
+
+    def table(self) -> Motion:
+        """The motion of all frames that came, of which there must be one."""
+        # The last frame has no successor and repeats the one before; a single frame does not move.
+        means = [*self._means, self._means[-1] if self._means else 0.0]
+        grids = [*self._grids, self._grids[-1] if self._grids else np.zeros(self._grid_size, dtype=np.float16)]
+        return Motion(np.array(means, dtype=np.float32), np.stack(grids), np.stack(self._thumbnails))
+
+
 def compute_motion(
     reader: VideoReader, segment: Segment, *, flow: FlowMagnitude, settings: MotionSettings | None = None
 ) -> Motion:
@@ -130,34 +179,11 @@ def compute_motion(
     Raises:
         UnreadableVideo: a frame does not decode.
     """
-    settings = settings or MotionSettings()
-    size = settings.flow_size(segment.height, segment.width)
-    grid_size = settings.grid_size(*size)
-    # Flow is measured in the small frames' pixels; grey levels know no size.
-    is_difference = settings.flow == "frame_difference"
-    to_source = 1.0 if is_difference else (segment.height * segment.width / (size[0] * size[1])) ** 0.5
-    means: list[float] = []
-    grids: list[NDArray[np.float16]] = []
-    thumbnails: list[Bytes] = []
-    for frames, num_seen in _stretches(reader, segment, size):
-        for magnitude in flow(frames) * np.float32(to_source) if len(frames) > 1 else ():
-            means.append(float(magnitude.mean()))
-            grids.append(_shrunk(magnitude, grid_size).astype(np.float16))  # ends at 65504; no flow is as long
-        thumbnails += [_thumbnail(frame) for frame in frames[num_seen:]]
-    # The last frame has no successor and repeats the one before; a single frame does not move.
-    means.append(means[-1] if means else 0.0)
-    grids.append(grids[-1] if grids else np.zeros(grid_size, dtype=np.float16))
-    return Motion(np.array(means, dtype=np.float32), np.stack(grids), np.stack(thumbnails))
-
-
-def _stretches(reader: VideoReader, segment: Segment, size: tuple[int, int]) -> Iterator[tuple[Bytes, int]]:
-    """Yields stretches of small frames, and how many of each came before: all but the first begin with the last one."""
-    previous: Bytes | None = None
+    meter = MotionMeter(segment.height, segment.width, flow=flow, settings=settings or MotionSettings())
     for start in range(0, segment.num_frames, FRAMES_AT_ONCE):
         stop = min(start + FRAMES_AT_ONCE, segment.num_frames)
-        frames = reader.read(np.arange(start, stop) + segment.first_frame, size=size)
-        yield (frames, 0) if previous is None else (np.concatenate([previous, frames]), 1)
-        previous = frames[-1:]
+        meter.add(reader.read(np.arange(start, stop) + segment.first_frame, size=meter.size))
+    return meter.table()
 
 
 def _shrunk(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -23,6 +23,7 @@ class SampleKey(NamedTuple):
     epoch: int
     position: int
     row: int
+    repeats: tuple[int, ...] = (0,)  # which samples of this opening; see data/repeats.py
 
 
 class BatchOrder(Sampler[list[SampleKey]]):

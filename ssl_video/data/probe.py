@@ -3,15 +3,15 @@
 Run as a program it answers one file after the other, so that a file that crashes the decoder ends only this process.
 """
 
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
+from ssl_video.data.line_process import answer_lines
 from ssl_video.data.readers.frames import FramesReader
-from ssl_video.data.readers.pyav import PyAVReader, StreamEnded, quarter_turns
+from ssl_video.data.readers.pyav import PyAVReader, StreamEnded
+from ssl_video.data.readers.rgb import quarter_turns
 from ssl_video.data.readers.stream import NoVideoStream, StreamTable, scan
+from ssl_video.data.stream_columns import stream_columns
 from ssl_video.utils.errors import UnreadableVideo
 
 OK = "ok"
@@ -32,7 +32,8 @@ def probe_video(path: Path, *, decode_all: bool = False) -> dict[str, Any]:
         decode_all: decode every frame as a check.
 
     Returns:
-        num_frames, fps, width, height, rotation, codec, keyframe_spacing, status and, where it is not ok, reason.
+        num_frames, fps, width, height, rotation, codec, keyframe_spacing, status and, where it is not ok, reason; of
+        streams that are sound also those of stream_columns.
     """
     try:
         if path.is_dir() or path.suffix.lower() == ".zip":
@@ -76,9 +77,11 @@ def _probe_stream(path: Path, *, decode_all: bool) -> dict[str, Any]:
             "keyframe_spacing": table.keyframe_spacing,
         }
         if _is_sound(reader, table, decode_all=decode_all or first.is_corrupt):
-            return {**found, "status": OK}
+            return {**found, **stream_columns(table, found), "status": OK}
         count, fault = _count(reader)
-        return {**found, "num_frames": count, **({"status": DAMAGED, "reason": fault} if fault else {"status": OK})}
+        # The table counts frames that do not come: a reader has to find out for itself.
+        found |= {"num_frames": count, "keyframes": [0]}
+        return {**found, **({"status": DAMAGED, "reason": fault} if fault else {"status": OK})}
     finally:
         reader.close()
 
@@ -107,16 +110,14 @@ def _count(reader: PyAVReader) -> tuple[int, str | None]:
 
 def main() -> None:
     """Answers JSON lines: of standard input `{"path": ..., "decode_all": ...}`, to standard output the columns."""
-    # Whatever a C library prints must not end up among the answers.
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        for line in sys.stdin:
-            question = json.loads(line)
-            try:
-                answer = probe_video(Path(question["path"]), decode_all=question["decode_all"])
-            except Exception as error:  # one odd file must not end the index; it is named in the manifest
-                answer = {"status": UNREADABLE, "reason": f"{type(error).__name__}: {error}"}
-            answers.write(json.dumps(answer) + "\n")
+    answer_lines(_answer)
+
+
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return probe_video(Path(question["path"]), decode_all=question["decode_all"])
+    except Exception as error:  # one odd file must not end the index; it is named in the manifest
+        return {"status": UNREADABLE, "reason": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_video.data.batch import ClipBatch, Failure, Sample, collate
+from ssl_video.data.batch import ClipBatch, Failure, Finish, Sample, collate
 
 LABELED = "labeled"
 
@@ -49,6 +49,11 @@ class SemiBatch:
         return self.labeled.failures + self._first_view.failures
 
     @property
+    def restarts(self) -> dict[str, int]:
+        """How many decoding processes were replaced while the batch was made, by the cause."""
+        return dict(Counter(self.labeled.restarts) + Counter(self._first_view.restarts))
+
+    @property
     def flags(self) -> dict[str, int]:
         """How many samples carry each flag of their sampler."""
         return dict(sum((Counter(part.flags) for part in (self.labeled, *self.unlabeled.values())), Counter()))
@@ -73,6 +78,11 @@ class SemiBatch:
             unlabeled={name: view.pin_memory() for name, view in self.unlabeled.items()},
             hidden_labels=self.hidden_labels.pin_memory(),
         )
+
+    def finished(self, finish: Finish, views: Mapping[str, Finish]) -> SemiBatch:
+        """The batch with clips as the method takes them, each part finished by its own transform."""
+        unlabeled = {name: view.finished(views[name]) for name, view in self.unlabeled.items()}
+        return replace(self, labeled=self.labeled.finished(finish), unlabeled=unlabeled)
 
 
 class SemiCollate:

@@ -13,8 +13,8 @@ from ssl_video.data.semi_batch import LABELED
 from ssl_video.data.semi_order import SemiKey
 
 
-class SemiDataset(Dataset[dict[str, Sample]]):
-    """Samples by part of the batch, each a pure function of (seed, epoch, position).
+class SemiDataset(Dataset[list[dict[str, Sample]]]):
+    """For each key and repeat the samples by part of the batch; pure functions of (seed, epoch, position, repeat).
 
     Args:
         labeled: samples of the labelled part.
@@ -30,8 +30,10 @@ class SemiDataset(Dataset[dict[str, Sample]]):
     def __len__(self) -> int:
         return len(self.labeled) + len(self.unlabeled)
 
-    def __getitem__(self, key: SemiKey) -> dict[str, Sample]:
-        own = SampleKey(key.epoch, key.position, key.row)
+    def __getitem__(self, key: SemiKey) -> list[dict[str, Sample]]:
+        own = SampleKey(key.epoch, key.position, key.row, key.repeats)
         if key.labeled:
-            return {LABELED: self.labeled[own]}
-        return dict(zip(self.views, self.unlabeled.samples(own, list(self.views.values())), strict=True))
+            view = View(self.labeled.sampler, self.labeled.transform)
+            return [{LABELED: sample} for [sample] in self.labeled.repeated(own, [view])]
+        repeats = self.unlabeled.repeated(own, list(self.views.values()))
+        return [dict(zip(self.views, samples, strict=True)) for samples in repeats]

@@ -19,6 +19,7 @@ class SemiKey(NamedTuple):
     position: int
     row: int
     labeled: bool
+    repeats: tuple[int, ...] = (0,)  # which samples of this opening; see data/repeats.py
 
 
 class _Pool:

@@ -55,6 +55,27 @@ def folder(*, root: Path | None, labels: Path | None, cache_dir: Path, images: b
     )
 
 
+def manifest(*, root: Path | None, labels: Path | None, cache_dir: Path, file: str | None = None) -> Manifest:
+    """A manifest that ``ssl-video index`` or ``ssl-video prepare`` wrote, taken at its word: no video is looked into.
+
+    Args:
+        root: folder that its paths are relative to; the one it was written with by default.
+        labels: none; they stand in it.
+        cache_dir: where its Arrow copy is kept.
+        file: the manifest.
+
+    Raises:
+        InputError: no file, or no manifest.
+    """
+    _no_labels(labels, "manifest")
+    if file is None:
+        raise InputError(
+            "dataset=manifest needs dataset.source.file=FILE.parquet, which `ssl-video index FOLDER -o FILE.parquet` "
+            "or `ssl-video prepare` writes."
+        )
+    return Manifest.open(Path(file), root=root, cache_dir=cache_dir)
+
+
 def ucf101(*, root: Path | None, labels: Path | None, cache_dir: Path, split: int = 1) -> Manifest:
     """UCF101 with one of its three official splits (``classInd.txt``, ``trainlist0N.txt``, ``testlist0N.txt``)."""
     return _official("ucf101", root, labels, cache_dir, read_ucf101, {"split": split})

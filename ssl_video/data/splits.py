@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ssl_video.data.manifest import Manifest
+from ssl_video.data.manifest import Manifest, numbered, text_order
 from ssl_video.utils.errors import InputError
 
 Rows = NDArray[np.int64]
+compute: Any = pc  # the stubs refuse plain values
 
 
 def split_rows(
@@ -36,8 +40,8 @@ def split_rows(
     """
     if test_groups is not None:
         test = _rows_of_groups(manifest, [str(group) for group in test_groups])
-    elif any(value is not None for value in manifest.column("split")):
-        return _own_split(manifest)
+    elif (own := manifest.table.column("split")).null_count < len(manifest):
+        return {split: _places(own, split, or_null=split == "train") for split in ("train", "val", "test")}
     elif label is not None or draw_without_labels:
         test = _drawn(manifest, test_fraction, split_seed)
     else:
@@ -66,34 +70,40 @@ def class_indices(manifest: Manifest, label: str | None) -> tuple[NDArray[np.int
         )
     if manifest.is_multi_label(label):
         return np.full(len(manifest), -1, dtype=np.int64), []
-    values = [value if isinstance(value, str) else None for value in manifest.labels(label)]
-    names = sorted({value for value in values if value is not None})
-    number = {name: index for index, name in enumerate(names)}
-    return np.array([-1 if value is None else number[value] for value in values], dtype=np.int64), names
+    values, texts = numbered(manifest.table.column(label))
+    order = text_order(texts)
+    place_of = np.append(_inverse(order), -1)  # the last is that of the number -1
+    return place_of[values], [str(text) for text in texts.take(order).to_pylist()]
 
 
-def _own_split(manifest: Manifest) -> dict[str, Rows]:
-    column = np.array([value or "train" for value in manifest.column("split")])
-    return {split: np.flatnonzero(column == split) for split in ("train", "val", "test")}
+def _places(column: pa.ChunkedArray[Any], value: str, *, or_null: bool) -> Rows:
+    return np.flatnonzero(compute.fill_null(compute.equal(column, value), or_null).to_numpy())
+
+
+def _inverse(permutation: NDArray[np.int64]) -> NDArray[np.int64]:
+    inverse = np.empty_like(permutation)
+    inverse[permutation] = np.arange(len(permutation))
+    return inverse
 
 
 def _rows_of_groups(manifest: Manifest, wanted: Sequence[str]) -> NDArray[np.bool_]:
-    groups = [None if value is None else str(value) for value in manifest.column("group")]
-    there = sorted({value for value in groups if value is not None})
+    groups = manifest.table.column("group")
+    there = sorted(value for value in groups.unique().to_pylist() if value is not None)
     absent = [group for group in wanted if group not in there]
     if absent:
         raise InputError(
             f"dataset.test_groups names {absent}, which no video has; the groups are {there or 'not given'} "
             "(a CSV with a `group` column names them)."
         )
-    return np.isin(np.array([value or "" for value in groups]), list(wanted))
+    is_wanted: NDArray[np.bool_] = compute.is_in(groups, value_set=pa.array(wanted, pa.string())).to_numpy()
+    return is_wanted
 
 
 def _drawn(manifest: Manifest, fraction: float, seed: int) -> NDArray[np.bool_]:
     if not 0 < fraction < 1:
         raise InputError(f"dataset.test_fraction={fraction} must lie between 0 and 1, both excluded.")
-    units = manifest.units()
-    names = sorted(set(units))
-    shuffled = np.random.default_rng(seed).permutation(names)
-    test = set(shuffled[: max(1, round(fraction * len(names)))])
-    return np.array([unit in test for unit in units])
+    ranks = manifest.unit_ranks()
+    number = int(ranks.max(initial=-1)) + 1
+    is_test = np.zeros(number, dtype=bool)
+    is_test[np.random.default_rng(seed).permutation(number)[: max(1, round(fraction * number))]] = True
+    return is_test[ranks]

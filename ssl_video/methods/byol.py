@@ -44,6 +44,7 @@ class BYOL(SSLMethod[ClipBatch]):
     """
 
     min_batch_size = 2
+    compiles_whole = False
 
     def __init__(
         self,

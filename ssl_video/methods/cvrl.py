@@ -22,6 +22,8 @@ class CVRL(SSLMethod[ClipBatch]):
     What is its own lies in its data: the sampler ``IntervalClips`` and an augmentation that is the same for all frames
     of a clip. Both clips go through the network in one pass, with batch statistics over all ranks.
 
+    Under gradient accumulation the negatives are those of each batch, not of all that make a step.
+
     Source: Qian et al., "Spatiotemporal Contrastive Video Representation Learning", CVPR 2021, and its released code.
 
     Differs from the reference: the loss is a mean over ranks (the released code adds it up over replicas, so that its
@@ -41,6 +43,7 @@ class CVRL(SSLMethod[ClipBatch]):
     """
 
     min_batch_size = 2
+    compares_videos = True
 
     def __init__(
         self,

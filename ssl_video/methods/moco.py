@@ -55,6 +55,7 @@ class MoCo(SSLMethod[ClipBatch]):
     """
 
     min_batch_size = 2
+    compiles_whole = False
 
     def __init__(
         self,
@@ -88,8 +89,7 @@ class MoCo(SSLMethod[ClipBatch]):
         self.key_encoder = MomentumEncoder(self.query_encoder, momentum=momentum, schedule=momentum_schedule)
         self.queue = FeatureQueue(queue_length, embedding_dim)
         self.temperature = temperature
-        self.symmetric = symmetric
-        self.multi_positive = multi_positive
+        self.symmetric, self.multi_positive = symmetric, multi_positive
         self.shuffle_bn = shuffle_bn
         self.batch_norm_group_size = batch_norm_group_size
         self.fill_queue_first = fill_queue_first
@@ -112,16 +112,16 @@ class MoCo(SSLMethod[ClipBatch]):
         # Each view is its own forward pass, as in the released code: batch statistics never mix a query with its key.
         keys = [self._encode_keys(clips, view) for view, clips in enumerate(views)]
         # In a small data set the queue holds keys of the query's own video: they are no negatives.
-        own = batch.videos[:, None] == self.queue.owners
+        negatives, owners = self.queue.at_step(self.global_step)
         loss = torch.stack(
             [
                 info_nce_queue(
                     query,
                     torch.stack([key for other, key in enumerate(keys) if other != view], dim=1),
-                    self.queue.features,
+                    negatives,
                     temperature=self.temperature,
                     multi_positive=self.multi_positive,
-                    excluded=own,
+                    excluded=batch.videos[:, None] == owners,
                 )
                 for view, query in enumerate(queries)
             ]

@@ -24,6 +24,8 @@ class MoCoV3(SSLMethod[ClipBatch]):
     The predictor stands on the query side only. The key encoder is a momentum copy of backbone and projector; it moves
     before the keys are made.
 
+    Under gradient accumulation the negatives are those of each batch, not of all that make a step.
+
     Source: Chen et al., "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021, and its
     released code. There is no paper of its video form, two clips in place of two crops: this recipe is ours. VideoMAE
     (Tong et al., NeurIPS 2022) reports such a baseline.
@@ -45,6 +47,8 @@ class MoCoV3(SSLMethod[ClipBatch]):
     """
 
     min_batch_size = 2
+    compares_videos = True
+    compiles_whole = False
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class ShuffleAndLearn(SSLMethod[ClipBatch]):
     """
 
     encodes_single_frames = True
+    compiles_whole = False
 
     def __init__(
         self,

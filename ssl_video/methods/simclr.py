@@ -23,6 +23,8 @@ class SimCLR(SSLMethod[ClipBatch]):
 
     Each view is its own forward pass, as in the released code: batch statistics never mix two clips of a video.
 
+    Under gradient accumulation the negatives are those of each batch, not of all that make a step.
+
     Source: Feichtenhofer et al., "A Large-Scale Study on Unsupervised Spatiotemporal Representation Learning", CVPR
     2021 (ρ-SimCLR) and its released code; Chen et al., "A Simple Framework for Contrastive Learning of Visual
     Representations", ICML 2020.
@@ -43,6 +45,7 @@ class SimCLR(SSLMethod[ClipBatch]):
     """
 
     min_batch_size = 2
+    compares_videos = True
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class Supervised(SSLMethod[ClipBatch]):
         dropout: before the classifier.
     """
 
+    compiles_whole = False
+
     def __init__(
         self,
         *,

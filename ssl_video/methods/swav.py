@@ -26,6 +26,8 @@ class SwAV(SSLMethod[ClipBatch]):
     all other clips. Prototypes have unit length and stay as they are in the first epoch. Each view is its own forward
     pass, as in the released code.
 
+    Under gradient accumulation the codes are balanced over each batch, not over all that make a step.
+
     Source: Feichtenhofer et al., "A Large-Scale Study on Unsupervised Spatiotemporal Representation Learning", CVPR
     2021 (ρ-SwAV) and its released code; Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster
     Assignments", NeurIPS 2020.
@@ -48,6 +50,7 @@ class SwAV(SSLMethod[ClipBatch]):
     """
 
     min_batch_size = 2
+    compares_videos = True
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ class TCL(SSLMethod[SemiBatch]):
     """Temporal contrastive learning: a classifier learns from few labels and from unlabelled videos at two speeds.
 
     Three phases: labels alone; labels, and instance and group contrast between the fast and the slow view of unlabelled
-    videos, on the classifier's outputs; labels, and the classifier's own sure predictions as labels.
+    videos, on the classifier's outputs; labels, and the classifier's own sure predictions as labels. Under gradient
+    accumulation a clip's negatives are those of its own batch.
 
     Source: Singh et al., "Semi-Supervised Action Recognition with Temporal Contrastive Learning", CVPR 2021, and its
     released code. Where the two differ the code's form is the default: contrast of probabilities instead of logits,
@@ -57,6 +58,7 @@ class TCL(SSLMethod[SemiBatch]):
 
     unlabeled_views = ("fast", "slow")
     min_batch_size = 2
+    compares_videos, compiles_whole = True, False
 
     def __init__(
         self,

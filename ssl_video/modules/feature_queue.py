@@ -34,11 +34,24 @@ class FeatureQueue(nn.Module):
         )  # number of the video each row came from, -1 for noise
         self.register_buffer("pointer", torch.tensor(0))  # the row that is written next
         self.register_buffer("pushed", torch.tensor(0))  # rows pushed since the start
+        self._seen_step = -1
+        self._seen = (self.features, self.owners)
 
     @property
     def is_full(self) -> bool:
         """Whether every row holds a pushed feature."""
         return int(self.pushed) >= len(self.features)
+
+    def at_step(self, step: int) -> tuple[Tensor, Tensor]:
+        """Features ``[K, D]`` and owners ``[K]`` as they were when an optimizer step began.
+
+        Under gradient accumulation several batches have the same step, and what the first of them pushed is not yet a
+        negative of the others: their summed gradient is that of one large batch. It costs nothing, as ``push`` makes
+        new tensors.
+        """
+        if self._seen_step != step:
+            self._seen_step, self._seen = step, (self.features, self.owners)
+        return self._seen
 
     @torch.no_grad()
     def push(self, features: Tensor, owners: Tensor) -> None:

@@ -40,6 +40,8 @@ class MomentumEncoder(nn.Module):
         self.encoder = copy.deepcopy(online).requires_grad_(False)
         # A buffer, so that a run resumed in the middle of gradient accumulation does not average a step twice.
         self.register_buffer("last_step", torch.tensor(-1))
+        self._last_step: int | None = None  # the same, where it is known without waiting for the device
+        self.register_load_state_dict_post_hook(_forget_last_step)  # type: ignore[no-untyped-call]
 
     def momentum_at(self, step: int, total_steps: int) -> float:
         """The m of optimizer step ``step`` in a run of ``total_steps``."""
@@ -57,15 +59,23 @@ class MomentumEncoder(nn.Module):
             step: number of the optimizer step, from 0. Under gradient accumulation several batches have the same one.
             total_steps: optimizer steps of the whole run.
         """
-        if int(self.last_step) == step:
+        last_step = int(self.last_step) if self._last_step is None else self._last_step
+        if last_step == step:
             return
         weight = 1.0 - self.momentum_at(step, total_steps)
-        for own, other in zip(self.encoder.parameters(), online.parameters(), strict=True):
-            own.lerp_(other, weight)  # exact at both ends: unchanged with m = 1, a copy with m = 0
+        # One kernel for all on a GPU. Exact at both ends: unchanged with m = 1, a copy with m = 0.
+        torch._foreach_lerp_(list(self.encoder.parameters()), list(online.parameters()), weight)
         self.last_step.fill_(step)
+        self._last_step = step
 
     @torch.no_grad()
     def forward(self, clips: Tensor) -> Tensor:
         """What the copy makes of its input, without gradient."""
         output: Tensor = self.encoder(clips)
         return output
+
+
+def _forget_last_step(module: nn.Module, keys: object) -> None:
+    """After a state was loaded the buffer alone knows."""
+    assert isinstance(module, MomentumEncoder)
+    module._last_step = None

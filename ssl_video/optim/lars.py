@@ -75,29 +75,41 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if moved:
+                self._move(moved, group)
         return loss
 
-    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        direction = gradient if parameter.ndim <= 1 else _scaled(parameter, gradient, group)
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Moves them all by the same few operations, each of which is one kernel for all on a GPU."""
+        directions = _directions(parameters, group)
         momentum = group["momentum"]
         if momentum > 0:
-            state = self.state[parameter]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = direction.clone()
-            else:
-                state["momentum_buffer"].mul_(momentum).add_(direction)
-            gathered = state["momentum_buffer"]
-            direction = direction.add(gathered, alpha=momentum) if group["nesterov"] else gathered
-        parameter.add_(direction, alpha=-group["lr"])
+            for parameter in parameters:
+                if "momentum_buffer" not in self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            gathered = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            torch._foreach_mul_(gathered, momentum)
+            torch._foreach_add_(gathered, directions)
+            directions = (
+                list(torch._foreach_add(directions, gathered, alpha=momentum)) if group["nesterov"] else gathered
+            )
+        torch._foreach_add_(parameters, directions, alpha=-group["lr"])
 
 
-def _scaled(parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-    """The gradient with decay, scaled to the size of the parameter."""
+def _directions(parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """Each gradient; that of a tensor with two dimensions or more with decay, and scaled to the tensor's size."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    places = [place for place, parameter in enumerate(parameters) if parameter.ndim > 1]
+    if not places:
+        return gradients
+    weights, slopes = [parameters[place] for place in places], [gradients[place] for place in places]
     decay = group["weight_decay"]
-    size, slope = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(gradient)
-    # A tensor expression, not a branch: it would wait for the device at every parameter.
+    size, slope = torch.stack(list(torch._foreach_norm(weights))), torch.stack(list(torch._foreach_norm(slopes)))
+    # A tensor expression, not a branch: it would wait for the device.
     ratio = torch.where((size > 0) & (slope > 0), group["trust_coefficient"] * size / (slope + decay * size), 1.0)
-    return gradient.add(parameter, alpha=decay).mul_(ratio)
+    scaled = torch._foreach_add(slopes, weights, alpha=decay)
+    torch._foreach_mul_(scaled, list(ratio.unbind()))
+    for place, direction in zip(places, scaled, strict=True):
+        gradients[place] = direction
+    return gradients

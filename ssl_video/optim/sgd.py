@@ -19,6 +19,7 @@ class SGDWithBiasRate(SGD):
         weight_decay: of the groups that don't set their own.
         nesterov: look ahead along the momentum.
         bias_lr_factor: learning rate of a group that sets its weight decay to 0, as a multiple of ``lr``.
+        fused: one kernel for all parameters; see torch.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class SGDWithBiasRate(SGD):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         bias_lr_factor: float = 2.0,
+        fused: bool | None = None,
     ) -> None:
         groups = [{**group, "lr": lr * bias_lr_factor} if group.get("weight_decay") == 0 else group for group in params]
-        super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+        super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)

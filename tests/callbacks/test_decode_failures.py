@@ -1,5 +1,6 @@
 """Videos that fail while training are counted and named; too many end the run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,22 +14,22 @@ from ssl_video.data.batch import ClipBatch, Failure
 PATHS = ["a.mp4", "folder, with comma/b.mp4", "c.mp4"]
 
 
-def batch(size: int, *failures: Failure) -> ClipBatch:
+def batch(size: int, *failures: Failure, **restarts: int) -> ClipBatch:
     rows = torch.arange(size)
-    return ClipBatch(torch.zeros(size, 1, 3, 1, 2, 2), rows[:, None, None], rows, rows, rows, rows, failures=failures)
+    clips = torch.zeros(size, 1, 3, 1, 2, 2)
+    return ClipBatch(clips, rows[:, None, None], rows, rows, rows, rows, failures=failures, restarts=restarts)
 
 
 def build(
-    file: Path, *, max_share: float = 0.1, min_samples: int = 200
+    file: Path, *, max_share: float = 0.1, min_samples: int = 200, keep: Callable[[int, str], object] | None = None
 ) -> tuple[DecodeFailures, dict[str, float], Any]:
     """The callback, what it logs, and a call that gives it a batch."""
-    callback = DecodeFailures(file, max_share=max_share, paths=PATHS, min_samples=min_samples)
+    callback = DecodeFailures(file, max_share=max_share, path_of=PATHS.__getitem__, keep=keep, min_samples=min_samples)
     logged: dict[str, float] = {}
-    module: Any = SimpleNamespace(log=logged.__setitem__)
 
     def give(samples: ClipBatch, *, step: int = 0) -> None:
-        trainer: Any = SimpleNamespace(global_step=step)
-        callback.on_train_batch_end(trainer, module, None, samples, 0)
+        trainer: Any = SimpleNamespace(global_step=step, callback_metrics=logged)
+        callback.on_train_batch_end(trainer, None, None, samples, 0)  # type: ignore[arg-type]
 
     return callback, logged, give
 
@@ -66,7 +67,7 @@ def test_a_resumed_run_appends_without_a_second_header(tmp_path: Path) -> None:
 def test_too_large_a_share_ends_the_run_once_there_are_enough_samples(tmp_path: Path) -> None:
     _, _, give = build(tmp_path / "failures.csv", max_share=0.25, min_samples=8)
     give(batch(4, *[Failure(0, "bad")] * 3))  # three of four, but four samples say too little
-    with pytest.raises(RuntimeError, match=r"3 of 8 samples could not be decoded, above .*0\.25.*failures\.csv"):
+    with pytest.raises(RuntimeError, match=r"(?s)3 of 8 samples could not be decoded, above .*0\.25.*failures\.csv"):
         give(batch(4))
 
 
@@ -77,3 +78,54 @@ def test_the_share_itself_is_allowed(tmp_path: Path) -> None:
     assert (callback.failures, callback.samples) == (2, 8)
     with pytest.raises(RuntimeError):
         give(batch(1, Failure(0, "bad")))
+
+
+def test_the_end_of_the_run_lists_videos_and_reasons(tmp_path: Path) -> None:
+    _, _, give = build(tmp_path / "failures.csv", min_samples=8)
+    give(batch(4, Failure(0, "bad"), Failure(2, "gave no answer in 60 s")))
+    with pytest.raises(RuntimeError) as end:
+        give(batch(4, Failure(2, "ended its decoder: SIGSEGV")))
+    lines = str(end.value).splitlines()
+    assert lines[1:3] == ["  c.mp4: ended its decoder: SIGSEGV (2 times)", "  a.mp4: bad"]
+
+
+def test_a_long_list_is_cut(tmp_path: Path) -> None:
+    callback, _, _ = build(tmp_path / "failures.csv", min_samples=1)
+    callback.path_of = str
+    with pytest.raises(RuntimeError, match="… and 5 more"):
+        callback.on_train_batch_end(
+            SimpleNamespace(global_step=0, callback_metrics={}),  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            None,
+            batch(4, *[Failure(row, "bad") for row in range(25)]),
+            0,
+        )
+
+
+def test_a_video_is_put_into_quarantine_once(tmp_path: Path) -> None:
+    kept: list[tuple[int, str]] = []
+    _, _, give = build(tmp_path / "failures.csv", keep=lambda row, reason: kept.append((row, reason)))
+    give(batch(4, Failure(1, "first"), Failure(0, "other")))
+    give(batch(4, Failure(1, "second")))
+    assert kept == [(1, "first"), (0, "other")]
+
+
+def test_a_quarantine_that_cannot_be_written_is_told_once_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def keep(row: int, reason: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    _, _, give = build(tmp_path / "failures.csv", keep=keep)
+    for row in (0, 1):
+        give(batch(4, Failure(row, "bad")))
+    assert capsys.readouterr().err == "The quarantine cannot be written: [Errno 28] No space left on device\n"
+
+
+def test_decoding_processes_that_were_replaced_are_logged(tmp_path: Path) -> None:
+    _, logged, give = build(tmp_path / "failures.csv")
+    give(batch(4))
+    assert set(logged) == {"data/decode_failures"}
+    give(batch(4, deadline=1, recycled=2))
+    give(batch(4, died=3))
+    assert logged == {"data/decode_failures": 0.0, "data/decode_restarts": 4.0, "data/decode_recycles": 2.0}

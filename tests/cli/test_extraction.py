@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from ssl_video.cli.processes import join_processes
 from ssl_video.cli.views import make_view
 from ssl_video.cli.weights import read_weights
 from ssl_video.data.datamodule import VideoDataModule
+from ssl_video.data.decoding.decoder import Decoder
+from ssl_video.data.readers.base import Cut
 from ssl_video.evaluation.clips import NORMAL, ClipSpec
 from ssl_video.evaluation.extract import Extracted, Pass, frame_permutation
 from ssl_video.utils.config import compose_checked
@@ -287,6 +289,24 @@ def test_two_processes_give_the_bytes_of_one(videos: Path, launcher: str) -> Non
 # --- computed once ----------------------------------------------------------------------------------------------------
 
 
+class Counting:
+    """A decoder that notes the files it reads."""
+
+    def __init__(self, decoder: Decoder, names: list[str]) -> None:
+        self.decoder = decoder
+        self.names = names
+
+    def decode(self, path: Path, *rest: Any, **more: Any) -> list[np.ndarray]:
+        self.names.append(path.name)
+        return self.decoder.decode(path, *rest, **more)
+
+    def take_restarts(self) -> Mapping[str, int]:
+        return self.decoder.take_restarts()
+
+    def close(self) -> None:
+        self.decoder.close()
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are opened for their frames."""
@@ -295,8 +315,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(self: VideoDataModule, stage: str | None = None) -> None:
         setup(self, stage)
-        open_reader = self.open_reader
-        self.open_reader = lambda path: (names.append(path.name), open_reader(path))[1]
+        self.decoder = Counting(self.decoder, names)
 
     monkeypatch.setattr(VideoDataModule, "setup", counted)
     # Each call of setup would count once more.
@@ -451,11 +470,9 @@ def test_features_are_those_of_the_clips(videos: Path, expected: Extracted) -> N
     for row in (0, 5):
         segment = own.datamodule.manifest.segment(row)
         indices = sampler.sampler(segment, np.random.default_rng()).indices
-        reader = own.datamodule.open_reader(own.datamodule.manifest.file(row))
-        size = own.datamodule.transform.decode_size(segment.height, segment.width)
-        clips = torch.from_numpy(np.stack([reader.read(clip, size=size) for clip in indices]))
-        reader.close()
-        shown = own.datamodule.transform(clips)
+        cuts = [Cut(clip) for clip in indices]
+        frames = own.datamodule.decoder.decode(own.datamodule.manifest.file(row), cuts)
+        shown = own.datamodule.transform(torch.from_numpy(np.stack(frames)))
         orders = [frame_permutation(4, seed=0, row=row, clip=clip) for clip in range(2)]
         shuffled = torch.stack([clip[:, order] for clip, order in zip(shown, orders, strict=True)])
         with torch.inference_mode():
@@ -513,9 +530,6 @@ class OneCrop:
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         return clips.float()
-
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        return None
 
 
 def test_several_crops_of_a_transform_that_gives_one_are_refused() -> None:

@@ -13,9 +13,11 @@ import torch
 from ssl_video.data.batch import ClipBatch
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.dataset import View
+from ssl_video.data.decoding.decoder import DirectDecoder
 from ssl_video.data.order import SampleKey
 from ssl_video.data.readers.decord import DecordReader
 from ssl_video.data.readers.pyav import PyAVReader
+from ssl_video.data.readers.stream import StreamTable
 from ssl_video.data.samplers.consecutive_clips import ConsecutiveClips
 from ssl_video.data.samplers.random_clips import RandomClips
 from ssl_video.data.samplers.uniform_clips import UniformClips
@@ -44,8 +46,8 @@ def module(root: Path, cache: Path, **changes: Any) -> VideoDataModule:
         "source": folder,
         "root": str(root),
         "sampler": RandomClips(num_views=2, num_frames=3, frame_stride=2),
-        "transform": ContrastiveTransform(size=24, decode_short_side=None),
-        "open_reader": DecordReader,
+        "transform": ContrastiveTransform(size=24),
+        "decoder": DirectDecoder(DecordReader),
         "batch_size": 4,
         "seed": 3,
         "cache_dir": cache,
@@ -83,7 +85,7 @@ def test_pixels_of_a_stretch_are_those_between_its_times(tmp_path: Path, reader:
         source=functools.partial(kinetics, num_classes=400, splits=["train"]),
         sampler=UniformClips(num_views=3, num_frames=4, frame_stride=2),
         transform=plain,
-        open_reader=reader,
+        decoder=DirectDecoder(reader),
         batch_size=2,
     )
     views = {"plain": View(stretches.sampler, plain)}
@@ -137,7 +139,7 @@ def test_epochs_and_seeds_differ(videos: Path, cache: Path) -> None:
 
 
 def test_global_random_state_is_left_alone(videos: Path, cache: Path) -> None:
-    dataset = module(videos, cache).training_loader(1).dataset
+    dataset = module(videos, cache).training_loader(1).openings.dataset
     state = torch.get_rng_state()
     dataset[SampleKey(0, 5, 2)]  # type: ignore[index]
     assert torch.equal(torch.get_rng_state(), state)
@@ -161,15 +163,15 @@ def test_batch_larger_than_the_data_is_refused(videos: Path, cache: Path) -> Non
 class FailingReader(DecordReader):
     """Cannot read some videos."""
 
-    def __init__(self, path: Path, *, bad: frozenset[str]) -> None:
+    def __init__(self, path: Path, *, bad: frozenset[str], table: StreamTable | None = None) -> None:
         if path.name in bad:
             raise UnreadableVideo("made to fail")
-        super().__init__(path)
+        super().__init__(path, table=table)
 
 
 def test_an_unreadable_video_is_replaced_by_rule_and_named(videos: Path, cache: Path) -> None:
     reader = functools.partial(FailingReader, bad=frozenset({"video_02.mp4", "video_05.mp4"}))
-    runs = [batches(module(videos, cache, open_reader=reader, num_workers=n), 2) for n in (0, 2)]
+    runs = [batches(module(videos, cache, decoder=DirectDecoder(reader), num_workers=n), 2) for n in (0, 2)]
     assert all(same(a, b) for a, b in zip(*runs, strict=True))
     failed = [failure for batch in runs[0] for failure in batch.failures]
     assert failed
@@ -181,12 +183,12 @@ def test_an_unreadable_video_is_replaced_by_rule_and_named(videos: Path, cache: 
 def test_all_videos_unreadable_ends_with_their_names(videos: Path, cache: Path) -> None:
     everything = frozenset(f"video_{number:02d}.mp4" for number in range(11))
     with pytest.raises(RuntimeError, match=r"10 videos in a row could not be read.*made to fail"):
-        batches(module(videos, cache, open_reader=functools.partial(FailingReader, bad=everything)), 1)
+        batches(module(videos, cache, decoder=DirectDecoder(functools.partial(FailingReader, bad=everything))), 1)
 
 
 def test_evaluation_reports_an_unreadable_video_and_replaces_none(videos: Path, cache: Path) -> None:
     reader = functools.partial(FailingReader, bad=frozenset({"video_02.mp4"}))
-    datamodule = module(videos, cache, open_reader=reader)
+    datamodule = module(videos, cache, decoder=DirectDecoder(reader))
     views = {"own": View(datamodule.sampler, datamodule.transform)}
     loader = datamodule.evaluation_views_loader(datamodule.readable_rows("train"), views, batch_size=4)
     got = [batch["own"] for batch in loader]

@@ -1,6 +1,6 @@
 """Boxes and motion tables reach sampler, reader and transform; what a sampler could not do is counted."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,12 +11,15 @@ from torch import Tensor
 
 from ssl_video.data.batch import ClipBatch, collate
 from ssl_video.data.dataset import VideoDataset
+from ssl_video.data.decoding.decoder import DirectDecoder
 from ssl_video.data.manifest import Manifest, Segment
 from ssl_video.data.motion import Motion, MotionTables, write_motion
 from ssl_video.data.order import SampleKey
+from ssl_video.data.readers.base import FramePart
 from ssl_video.data.readers.decord import DecordReader
 from ssl_video.data.readers.pyav import PyAVReader
 from ssl_video.data.samplers.base import ClipRequest
+from ssl_video.data.transforms.base import Drawn, Transform
 from support.videos import numbered_frame, read_frame_numbers, write_video
 
 
@@ -35,19 +38,22 @@ class Fixed:
         return self.request
 
 
-class Raw:
+WHOLE = FramePart()
+
+
+class Raw(Transform):
     """Gives the pixels on, and keeps the sizes it was asked about."""
 
-    def __init__(self, decode_size: Callable[[int, int], tuple[int, int] | None] = lambda height, width: None) -> None:
+    def __init__(self, part: FramePart = WHOLE) -> None:
         self.sizes: list[tuple[int, int]] = []
-        self._decode_size = decode_size
+        self.part = part
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        return clips.permute(0, 4, 1, 2, 3).float()
+    def draw(self, sizes: Sequence[tuple[int, int]], *, num_frames: int) -> Drawn:
+        self.sizes += sizes
+        return Drawn([self.part] * len(sizes))
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        self.sizes.append((height, width))
-        return self._decode_size(height, width)
+    def finish(self, clips: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        return clips.float()
 
 
 def in_a_corner(path: Path) -> Path:
@@ -70,7 +76,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def dataset(manifest: Manifest, sampler: Any, transform: Any, **more: Any) -> VideoDataset:
     nothing = np.zeros(1, dtype=np.int64)
     arguments: dict[str, Any] = {"rows": nothing, "labels": nothing, "videos": nothing, "seed": 0}
-    arguments |= {"open_reader": DecordReader, "sampler": sampler, "transform": transform}
+    arguments |= {"decoder": DirectDecoder(DecordReader), "sampler": sampler, "transform": transform}
     return VideoDataset(manifest, **(arguments | more))
 
 
@@ -81,7 +87,7 @@ KEY = SampleKey(0, 0, 0)
 def test_each_clip_is_cut_to_its_box(manifest: Manifest, reader: Any) -> None:
     indices = np.array([[3, 9, 20], [0, 3, 24]])
     box = np.array([[20, 30, 40, 48], [20, 30, 40, 48]])
-    sample = dataset(manifest, Fixed(ClipRequest(indices, box=box)), Raw(), open_reader=reader)[KEY]
+    sample = dataset(manifest, Fixed(ClipRequest(indices, box=box)), Raw(), decoder=DirectDecoder(reader))[KEY]
     assert sample.clips is not None
     assert sample.clips.shape == (2, 3, 3, 40, 48)
     for clip, wanted in zip(sample.clips, indices, strict=True):
@@ -93,7 +99,7 @@ def test_boxes_are_in_source_pixels_and_scaled_afterwards(manifest: Manifest) ->
     """Boxes of two sizes come out at the one that the transform asks for; it is asked about each box."""
     indices = np.array([[3, 9], [0, 3]])
     box = np.array([[20, 30, 40, 48], [0, 0, 80, 96]])
-    transform = Raw(lambda height, width: (20, 24))
+    transform = Raw(FramePart(size=(20, 24)))
     sample = dataset(manifest, Fixed(ClipRequest(indices, box=box)), transform)[KEY]
     assert sample.clips is not None
     assert sample.clips.shape == (2, 3, 2, 20, 24)

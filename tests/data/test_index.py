@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -9,6 +10,7 @@ from ssl_video.data import index
 from ssl_video.data.annotations.annotated_video import AnnotatedVideo
 from ssl_video.data.index import find_videos, index_annotated, index_folder
 from ssl_video.data.manifest import Manifest
+from ssl_video.data.stream_columns import STREAM_COLUMNS
 from ssl_video.utils.errors import InputError
 from support import videos
 
@@ -134,6 +136,38 @@ def test_image_folders_are_taken_if_asked_for(tmp_path: Path) -> None:
     manifest = index_folder(tmp_path, images=True, progress=False)
     segment = manifest.segment(0)
     assert (segment.path, segment.num_frames, segment.width, segment.height) == ("clip", 4, 8, 6)
+
+
+def test_images_are_looked_into_again_where_one_was_added_or_all_were_written_over(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(tmp_path / "clip" / f"{number}.png")
+    first = index_folder(tmp_path, images=True, progress=False)
+    total = sum(file.stat().st_size for file in (tmp_path / "clip").iterdir())
+    assert first.column("bytes") == [total], "of the images, not of the folder's entry, which differs by file system"
+    assert index_folder(tmp_path, images=True, previous=first, progress=False).table.equals(first.table)
+    before = (tmp_path / "clip").stat()
+    for number in range(4):
+        with (tmp_path / "clip" / f"{number}.png").open("r+b") as file:
+            Image.fromarray(np.zeros((10, 8, 3), dtype=np.uint8)).save(file, "png")
+    os.utime(tmp_path / "clip", ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = index_folder(tmp_path, images=True, previous=first, progress=False)
+    assert second.column("height") == [10]
+    Image.fromarray(np.zeros((10, 8, 3), dtype=np.uint8)).save(tmp_path / "clip" / "4.png")
+    third = index_folder(tmp_path, images=True, previous=second, progress=False)
+    assert third.column("num_frames") == [5]
+
+
+def test_files_of_an_older_index_are_looked_into_for_their_keyframes(tmp_path: Path) -> None:
+    videos.write_video(tmp_path / "a.mp4", num_frames=30)
+    new = index_folder(tmp_path, progress=False)
+    table = new.table
+    for name in STREAM_COLUMNS:
+        field = table.schema.field(name)
+        table = table.set_column(table.column_names.index(name), field, pa.nulls(1, field.type))
+    old = Manifest(table, root=tmp_path)
+    assert old.segment(0).keyframes is None
+    assert index_folder(tmp_path, previous=old, progress=False).table.equals(new.table)
 
 
 def test_a_link_that_leads_back_is_followed_once(tmp_path: Path) -> None:

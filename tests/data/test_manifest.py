@@ -1,12 +1,17 @@
+import json
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ssl_video.data.manifest import Manifest, Segment
+from ssl_video.data.manifest import METADATA_KEY, Manifest, Segment
+from ssl_video.data.splits import class_indices, split_rows
+from ssl_video.data.stream_columns import STREAM_COLUMNS
 from ssl_video.utils.errors import InputError
 
 RECORD: dict[str, Any] = {
@@ -119,7 +124,112 @@ def test_the_hash_is_of_the_data_and_nothing_else() -> None:
     assert make({**RECORD, "path": "b.mp4"}, RECORD).content_hash() != two, "rows have an order"
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.mp4", "a/../../outside.mp4", ".."])
+def test_an_old_manifest_is_read_and_what_it_does_not_tell_is_unknown(tmp_path: Path) -> None:
+    table = make().table.drop_columns(list(STREAM_COLUMNS))
+    description = json.loads(table.schema.metadata[METADATA_KEY]) | {"version": 1}
+    place = table.column_names.index("num_frames")
+    wide = table.set_column(place, pa.field("num_frames", pa.int64()), table.column("num_frames").cast(pa.int64()))
+    pq.write_table(wide.replace_schema_metadata({METADATA_KEY: json.dumps(description)}), tmp_path / "old.parquet")
+    opened = Manifest.open(tmp_path / "old.parquet", cache_dir=tmp_path)
+    assert opened.table.schema == make().table.schema
+    assert opened.segment(0) == make().segment(0)
+    assert (opened.segment(0).keyframes, opened.stream_table(0)) == (None, None)
+    assert opened.content_hash() == make().content_hash()
+    newer = table.replace_schema_metadata({METADATA_KEY: json.dumps(description | {"version": 99})})
+    pq.write_table(newer, tmp_path / "newer.parquet")
+    with pytest.raises(InputError, match=r"version 1 or 2 \(it says 99\)"):
+        Manifest.open(tmp_path / "newer.parquet", cache_dir=tmp_path)
+    pq.write_table(make().table.drop_columns(["fps"]), tmp_path / "less.parquet")
+    with pytest.raises(InputError, match=r"missing: \['fps'\]"):
+        Manifest.open(tmp_path / "less.parquet", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "keyframes"),
+    [(None, None, [0, 12, 24, 97]), (0.48, 1.0, [0, 12]), (0.52, None, [11, 84]), (1.0, 1.5, [])],
+)
+def test_keyframes_are_those_of_the_segment(start: float | None, end: float | None, keyframes: list[int]) -> None:
+    record = {**RECORD, "keyframes": [0, 12, 24, 97], "start_seconds": start, "end_seconds": end}
+    segment = make(record).segment(0)
+    assert segment.keyframes is not None
+    assert segment.keyframes.dtype == np.int32
+    assert segment.keyframes.tolist() == keyframes
+    assert make().segment(0).keyframes is None
+
+
+STRETCHES: list[dict[str, Any]] = [
+    {**RECORD, "start_seconds": start, "end_seconds": end, "segment_id": f"{start} {end} {fps}", "fps": fps}
+    for start in (None, 0.0, 0.02, 1.0, 3.98, 99.0)
+    for end in (None, 0.0, 1.02, 2.5, 99.0)
+    for fps in (25.0, 29.97, None)
+] + [{"path": "gone.mp4", "status": "missing"}]
+
+
+def test_columns_say_the_same_as_rows() -> None:
+    manifest = make(*STRETCHES)
+    rows = range(len(manifest))
+    assert manifest.frame_counts().tolist() == [manifest.segment(row).num_frames for row in rows]
+    assert manifest.is_usable().tolist() == [value == "ok" for value in manifest.column("status")]
+    assert [manifest.path(row) for row in rows] == manifest.column("path")
+
+
+def test_videos_and_units_are_numbered(tmp_path: Path) -> None:
+    records = [
+        {"path": "b.mp4", "group": "g"},
+        {"path": "a.mp4", "start_seconds": 0.0},
+        {"path": "a.mp4", "start_seconds": 1.0},
+        {"path": "ä.mp4", "group": "a"},
+        {"path": "c.mp4", "group": "g"},
+    ]
+    made = Manifest.from_records(records, root=tmp_path)
+    made.write(tmp_path / "manifest.parquet")
+    opened = Manifest.open(tmp_path / "manifest.parquet", cache_dir=tmp_path)
+    for manifest in (made, opened, pickle.loads(pickle.dumps(opened)), opened.mapped_anew()):
+        assert manifest.video_numbers().tolist() == [0, 1, 1, 2, 3]
+        assert manifest.units() == ["group g", "video a.mp4", "video a.mp4", "group a", "group g"]
+        assert manifest.unit_ranks().tolist() == [1, 2, 2, 0, 1], "in the order of the names"
+
+
+def test_a_copy_gives_all_columns_back_where_names_are_paths_and_where_not(tmp_path: Path) -> None:
+    for number, changes in enumerate([{}, {"video_id": "v"}, {"video_id": "v", "segment_id": "s"}]):
+        manifest = make({**RECORD, **changes})
+        manifest.write(tmp_path / f"{number}.parquet")
+        opened = Manifest.open(tmp_path / f"{number}.parquet", cache_dir=tmp_path)
+        assert opened.table.schema.equals(manifest.table.schema)
+        assert opened.table.schema.metadata == manifest.table.schema.metadata
+        assert opened.table.equals(manifest.table)
+        assert opened.segment(0) == manifest.segment(0)
+
+
+def test_many_rows_are_looked_at_without_making_a_python_object_of_each(tmp_path: Path) -> None:
+    """Workers copy what holds Python objects, by counting references; 100,000 texts would be 10 MB."""
+    rows = 100_000
+    table = make().table.take(np.zeros(rows, dtype=np.int64))
+    names = pa.array([f"class/video_{row}.mp4" for row in range(rows)])
+    for name in ("segment_id", "video_id"):
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), names)
+    Manifest(table, root=tmp_path).write(tmp_path / "manifest.parquet")
+    Manifest.open(tmp_path / "manifest.parquet", cache_dir=tmp_path)
+
+    objects = 0
+    tracemalloc.start()
+    try:
+        opened = Manifest.open(tmp_path / "manifest.parquet", cache_dir=tmp_path)
+        arrays = [opened.video_numbers(), opened.frame_counts(), opened.is_usable(), *class_indices(opened, "label")]
+        splits = split_rows(opened, label="label", test_fraction=0.3, split_seed=0, test_groups=None)
+        opened.content_hash()
+        held = sum(array.nbytes for array in [*arrays, *splits.values()] if isinstance(array, np.ndarray))
+        statistics = tracemalloc.take_snapshot().statistics("lineno")
+        objects = sum(one.count for one in statistics)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert objects < 2_000, "however many rows"
+    assert held < 40 * rows
+    assert peak < 80 * rows, "arrays of numbers, a few at a time"
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.mp4", "a/../../outside.mp4", "..", "."])
 def test_no_path_leaves_the_root(tmp_path: Path, path: str) -> None:
     with pytest.raises(InputError, match="stay inside"):
         make({**RECORD, "path": path})

@@ -1,7 +1,7 @@
 """Several views of a video from one opening of its file, none of which knows of the others."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,9 +13,13 @@ from torch import Tensor
 from ssl_video.data.batch import ClipBatch
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.dataset import View
+from ssl_video.data.decoding.decoder import DirectDecoder
+from ssl_video.data.readers.base import Cut
 from ssl_video.data.readers.decord import DecordReader
+from ssl_video.data.readers.stream import StreamTable
 from ssl_video.data.samplers.uniform_clips import UniformClips
 from ssl_video.data.sources import folder
+from ssl_video.data.transforms.base import Drawn, Transform
 from ssl_video.data.transforms.resize_center_crop import ResizeCenterCrop
 from ssl_video.utils.errors import UnreadableVideo
 from support.folders import numbered_folder
@@ -28,30 +32,31 @@ ROWS = np.arange(7)
 
 
 class CountingReader(DecordReader):
-    """Notes each opening and each request."""
+    """Notes each opening, and of how many clips each request is."""
 
     opened: ClassVar[list[str]] = []
-    asked: ClassVar[list[list[int]]] = []
+    asked: ClassVar[list[int]] = []
 
-    def __init__(self, path: Path, *, bad: frozenset[str] = frozenset()) -> None:
+    def __init__(self, path: Path, *, bad: frozenset[str] = frozenset(), table: StreamTable | None = None) -> None:
         self.opened.append(path.name)
         if path.name in bad:
             raise UnreadableVideo("made to fail")
-        super().__init__(path)
+        super().__init__(path, table=table)
 
-    def read(self, indices: Sequence[int] | np.ndarray, **rest: Any) -> np.ndarray:
-        self.asked.append(np.asarray(indices).tolist())
-        return super().read(indices, **rest)
+    def read_cuts(self, cuts: Sequence[Cut]) -> list[np.ndarray]:
+        self.asked.append(len(cuts))
+        return super().read_cuts(cuts)
 
 
-class Noisy:
-    """The same frames under noise from torch's global generator."""
+class Noisy(Transform):
+    """The same frames under noise from torch's global generator, drawn in both steps."""
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        return PLAIN(clips) + torch.randn(())
+    def draw(self, sizes: Sequence[tuple[int, int]], *, num_frames: int) -> Drawn:
+        drawn = PLAIN.draw(sizes, num_frames=num_frames)
+        return Drawn(drawn.parts, {**drawn.values, "noise": torch.randn(len(sizes))})
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        return PLAIN.decode_size(height, width)
+    def finish(self, clips: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        return PLAIN.finish(clips, values) + values["noise"].view(-1, 1, 1, 1, 1) + torch.randn(())
 
 
 def view(transform: Any = PLAIN, *, num_views: int = 2, stride: int = 1) -> View:
@@ -93,7 +98,7 @@ def batches(
         root=str(videos),
         sampler=UniformClips(),
         transform=PLAIN,
-        open_reader=reader,
+        decoder=DirectDecoder(reader),
         batch_size=4,
         seed=3,
         cache_dir=cache,
@@ -106,11 +111,10 @@ def clips_by_row(got: list[dict[str, ClipBatch]], name: str) -> dict[int, Tensor
     return {int(row): clips for batch in got for row, clips in zip(batch[name].rows, batch[name].clips, strict=True)}
 
 
-def test_each_file_is_opened_once_and_each_frame_asked_once(videos: Path, cache: Path) -> None:
+def test_each_file_is_opened_once_and_asked_once(videos: Path, cache: Path) -> None:
     got = batches(videos, cache)
     assert CountingReader.opened == [f"video_{number:02d}.mp4" for number in range(7)]
-    assert len(CountingReader.asked) == 7, "one request for all views"
-    assert all(len(set(frames)) == len(frames) for frames in CountingReader.asked)
+    assert CountingReader.asked == [2 + 2 + 2 + 6] * 7, "one request for all views, which is one ordered pass"
     for batch in got:
         for name in ("near", "far", "crops"):
             frames = (batch[name].clips.permute(0, 1, 3, 4, 5, 2) * 255).round().byte().flatten(0, 2).numpy()

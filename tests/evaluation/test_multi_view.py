@@ -17,6 +17,7 @@ from ssl_video.backbones.weights import load_weights
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings
 from ssl_video.data.annotations.annotated_video import AnnotatedVideo
 from ssl_video.data.dataset import VideoDataset
+from ssl_video.data.decoding.decoder import DirectDecoder
 from ssl_video.data.index import index_annotated
 from ssl_video.data.order import SampleKey
 from ssl_video.data.readers.decord import DecordReader
@@ -92,7 +93,7 @@ def our_views(path: Path, *, num_clips: int, transform: ResizeCenterCrop, num_fr
         videos=np.array([0]),
         sampler=UniformClips(num_views=num_clips, num_frames=num_frames, frame_stride=STRIDE),
         transform=transform,
-        open_reader=partial(DecordReader, num_threads=1),
+        decoder=DirectDecoder(partial(DecordReader, num_threads=1)),
         seed=0,
         unreadable="report",
     )

@@ -56,7 +56,7 @@ def test_head_of_the_paper() -> None:
 def test_untrained_loss_is_about_ln_2_and_what_is_observed_is_no_accuracy() -> None:
     method, config = build_method("shuffle_and_learn")
     loss = method.losses(random_batch(config, batch_size=24))["verification"]
-    assert loss.item() == pytest.approx(math.log(2), abs=0.4)
+    assert loss.item() == pytest.approx(math.log(2), abs=0.5)
     assert set(method.observed) == {"balanced_accuracy", "auc"}
 
 

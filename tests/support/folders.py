@@ -18,12 +18,12 @@ SMALL = (
     "batch_size=4",
     "dataset.num_workers=0",
     "transform.size=32",
-    "transform.decode_short_side=null",
     "input_transform.resize=32",
     "input_transform.crop=32",
     "method.queue_length=32",
     "method.hidden_features=32",
     "sampler.num_frames=4",
+    "reader.isolate=false",
 )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ssl_video.data.readers.base import Box, read_once_in_order
+from ssl_video.data.readers.base import Box, Cut, FramePart, cut_in_order
+from ssl_video.data.readers.stream import StreamTable
 from ssl_video.utils.errors import UnreadableVideo
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -21,12 +22,13 @@ class FramesReader:
     Numbers need not start at 0 or 1, nor be padded; images without a number are left out.
     """
 
-    def __init__(self, path: Path, *, fps: float = 25.0) -> None:
+    def __init__(self, path: Path, *, fps: float = 25.0, table: StreamTable | None = None) -> None:
         """Lists the images of a folder or zip.
 
         Args:
             path: a folder of images, or a zip with images in one folder.
             fps: frames per second, which images do not tell.
+            table: of no use, as images are no stream; taken because every reader takes one.
 
         Raises:
             UnreadableVideo: there are no numbered images, or two with the same number.
@@ -42,9 +44,11 @@ class FramesReader:
         self, indices: Sequence[int] | np.ndarray, *, box: Box | None = None, size: tuple[int, int] | None = None
     ) -> np.ndarray:
         """See VideoReader.read."""
-        return read_once_in_order(
-            indices, self._frames, num_frames=self.num_frames, name=self.path.name, box=box, size=size
-        )
+        return self.read_cuts([Cut(np.asarray(indices), FramePart(box, size))])[0]
+
+    def read_cuts(self, cuts: Sequence[Cut]) -> list[np.ndarray]:
+        """See VideoReader.read_cuts."""
+        return cut_in_order(cuts, self._frames, num_frames=self.num_frames, name=self.path.name)
 
     def close(self) -> None:
         """Frees the zip."""
@@ -76,8 +80,8 @@ class FramesReader:
             raise UnreadableVideo(f"has no numbered images ({', '.join(IMAGE_ENDINGS)})")
         return [by_number[number] for number in sorted(by_number)]
 
-    def _frames(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
-        for count, index in enumerate(wanted.tolist()):
+    def _frames(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        for count, index in enumerate(wanted):
             name = self._names[index]
             try:
                 content = self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_video.data.readers.base import Box, read_once_in_order
+from ssl_video.data.readers.base import Box, Cut, FramePart, cut_in_order
 from ssl_video.data.readers.pyav import PyAVReader
 from ssl_video.data.readers.stream import StreamTable, scan
 
@@ -22,12 +22,13 @@ class PlainStreamReader(ABC):
     PyAV, which decodes 8-bit progressive video to the same pixels; `library` says which one is at work.
     """
 
-    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
+    def __init__(self, path: Path, *, num_threads: int = 1, table: StreamTable | None = None) -> None:
         """Opens a video.
 
         Args:
             path: the file.
             num_threads: decoding threads; 1 where several worker processes read.
+            table: the file's table of frames where it is known.
 
         Raises:
             UnreadableVideo: the file has no video that can be read.
@@ -35,7 +36,7 @@ class PlainStreamReader(ABC):
         """
         self.path = Path(path)
         self._num_threads = num_threads
-        self._table = scan(self.path)
+        self._table = scan(self.path) if table is None else table
         self.num_frames = self._table.num_frames
         self.fps = self._table.fps
         self._pyav: PyAVReader | None = None
@@ -52,17 +53,19 @@ class PlainStreamReader(ABC):
         self, indices: Sequence[int] | np.ndarray, *, box: Box | None = None, size: tuple[int, int] | None = None
     ) -> np.ndarray:
         """See VideoReader.read."""
+        return self.read_cuts([Cut(np.asarray(indices), FramePart(box, size))])[0]
+
+    def read_cuts(self, cuts: Sequence[Cut]) -> list[np.ndarray]:
+        """See VideoReader.read_cuts."""
         if self._is_closed:
             raise ValueError(f"{self.path.name} is closed; open a new reader.")
         if self._pyav is None:
             try:
-                return read_once_in_order(
-                    indices, self._frames, num_frames=self.num_frames, name=self.path.name, box=box, size=size
-                )
+                return cut_in_order(cuts, self._frames, num_frames=self.num_frames, name=self.path.name)
             except LibraryGaveUp:
                 self._use_pyav()
         assert self._pyav is not None
-        return self._pyav.read(indices, box=box, size=size)
+        return self._pyav.read_cuts(cuts)
 
     def close(self) -> None:
         """Frees the file."""
@@ -82,7 +85,7 @@ class PlainStreamReader(ABC):
         """Opens the file with the library and returns how many frames it counts; 0 where it cannot."""
 
     @abstractmethod
-    def _frames(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    def _frames(self, wanted: list[int]) -> Iterator[np.ndarray]:
         """Yields the frames of ascending indices, uint8 [H, W, 3]; LibraryGaveUp where one does not come."""
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Which stream of a file is the video, and which packet is which frame: read from the packets, nothing is decoded."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 FPS_WITHOUT_TIMES = 25.0
 FPS_TOLERANCE = 0.02
 MPEG4_PICTURE_START = b"\x00\x00\x01\xb6"
+# Builds of x264 before these wrote B-frames and 4:4:4 otherwise than the standard says. FFmpeg knows them by the name
+# that they leave in the first packet: behind a seek it decodes wrong pixels, without an error.
+X264_NAME = re.compile(rb"x264 - core (\d+)")
+FIRST_SOUND_BUILD, FIRST_SOUND_BUILD_444 = 34, 151
 # MPEG streams: few packets carry a time, and behind a seek FFmpeg guesses the others differently than from the start.
 CONTAINERS_WITHOUT_INDEX = ("mpegts", "mpeg")
+PROBED_BYTES = 2048  # enough to know the container; FFmpeg reads the first packet whole
 
 
 class NoVideoStream(UnreadableVideo):
@@ -40,7 +46,8 @@ class StreamTable:
         is_plain: every packet is one shown frame, keyframes lie in the file at their place in presentation order, and
             the container can be sought by frame: then every library finds the same frames. Not plain are open groups
             of pictures, edit lists, packed frames, packets ahead of the first keyframe, MPEG streams without an index,
-            and H.263 (whose keyframe marks have been seen to be false).
+            H.263 (whose keyframe marks have been seen to be false), and what old builds of x264 wrote otherwise than
+            the standard says (which must be decoded from the start).
     """
 
     stream_index: int
@@ -64,11 +71,18 @@ class StreamTable:
         return int(np.diff(np.append(self.keyframes, self.num_frames)).max())
 
 
-def open_container(path: Path) -> "InputContainer":
-    """Opens a file for reading; UnreadableVideo names the fault without the path (it goes into manifests)."""
+def open_container(path: Path, *, is_known: bool = False) -> "InputContainer":
+    """Opens a file for reading; UnreadableVideo names the fault without the path (it goes into manifests).
+
+    Args:
+        path: the file.
+        is_known: its table of frames is at hand. FFmpeg then does not decode the first frames to find out what the
+            stream is like, which takes five times as long as all else where frames are large.
+    """
+    options = {"probesize": str(PROBED_BYTES), "skip_frame": "all"} if is_known else {}
     try:
         # Text tags that are no UTF-8 are common in phone recordings and none of our business.
-        return av.open(str(path), metadata_errors="ignore")
+        return av.open(str(path), metadata_errors="ignore", options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideo(f"cannot be opened: {fault(error)}") from error
 
@@ -95,17 +109,33 @@ def scan(path: Path) -> StreamTable:
     """
     with open_container(path) as container:
         stream = choose_stream(container)
+        packets: list[_Packet] = []
+        needs_first_packet = False
         try:
             codec = _codec_name(stream)
-            packets = [_Packet.of(packet, codec=codec) for packet in container.demux(stream) if packet.size]
+            for packet in container.demux(stream):
+                if not packet.size:
+                    continue
+                if not packets:
+                    needs_first_packet = codec == "h264" and _is_of_old_x264(stream, packet)
+                packets.append(_Packet.of(packet, codec=codec))
         except av.FFmpegError as error:
             raise UnreadableVideo(f"cannot be read to its end: {fault(error)}") from error
-        return _table(stream, packets)
+        table = _table(stream, packets)
+    if needs_first_packet:
+        return replace(table, keyframes=np.zeros(1, dtype=np.int64), is_plain=False)
+    return table
 
 
 def fault(error: Exception) -> str:
     """FFmpeg's words for an error, without the path."""
     return str(getattr(error, "strerror", None) or error).strip()
+
+
+def _is_of_old_x264(stream: "VideoStream", first: "av.Packet[Any]") -> bool:
+    name = X264_NAME.search(bytes(first))
+    is_444 = not stream.codec_context.pix_fmt or stream.codec_context.pix_fmt.startswith(("yuv444", "yuvj444", "gbr"))
+    return name is not None and int(name[1]) < (FIRST_SOUND_BUILD_444 if is_444 else FIRST_SOUND_BUILD)
 
 
 @dataclass(frozen=True)

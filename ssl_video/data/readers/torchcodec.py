@@ -32,8 +32,8 @@ class TorchcodecReader(PlainStreamReader):
             return 0
         return len(self._video)
 
-    def _frames(self, wanted: np.ndarray) -> Iterator[np.ndarray]:
-        for index in wanted.tolist():
+    def _frames(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        for index in wanted:
             # One at a time: torchcodec decodes on from where it is, and no more than one full frame is held.
             try:
                 frame: np.ndarray = self._video.get_frame_at(index).data.numpy()

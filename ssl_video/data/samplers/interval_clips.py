@@ -9,6 +9,7 @@ import numpy as np
 from ssl_video.data.manifest import Segment
 from ssl_video.data.samplers.base import ClipRequest, check_clip_shape, clip_positions, clip_span
 from ssl_video.data.samplers.end_policies import EndPolicy, apply_end_policy, check_end_policy
+from ssl_video.data.samplers.keyframes import Snap, check_snap, snap_flags, snapped
 
 Interval = Literal["linear", "power", "uniform", "increasing"]
 
@@ -37,6 +38,7 @@ class IntervalClips:
         interval: distribution of the interval.
         exponent: a of `power`, above 0; the others do not use it.
         end_policy: what to do with a video that is shorter than one clip.
+        snap: `keyframe` moves each start back to the keyframe before it; see `ssl_video.data.samplers.keyframes`.
     """
 
     num_views = 2
@@ -49,9 +51,11 @@ class IntervalClips:
         interval: Interval = "linear",
         exponent: float = 1.0,
         end_policy: EndPolicy = "loop",
+        snap: Snap = None,
     ) -> None:
         check_clip_shape(num_views=self.num_views, num_frames=num_frames, frame_stride=frame_stride)
         check_end_policy(end_policy)
+        check_snap(snap)
         if interval not in get_args(Interval):
             raise ValueError(f"interval={interval!r} must be one of {', '.join(get_args(Interval))}.")
         if not exponent > 0:
@@ -61,13 +65,16 @@ class IntervalClips:
         self.interval: Interval = interval
         self.exponent = exponent
         self.end_policy: EndPolicy = end_policy
+        self.snap: Snap = snap
         self.min_frames = clip_span(num_frames, frame_stride)
 
     def __call__(self, segment: Segment, rng: np.random.Generator) -> ClipRequest:
         """Draw the two clips of `segment`."""
         starts = rng.permutation(self._draw_starts(segment.num_frames, rng))
+        starts = snapped(starts, segment=segment, snap=self.snap)
         positions = clip_positions(starts, num_frames=self.num_frames, frame_stride=self.frame_stride)
-        return ClipRequest(apply_end_policy(positions, segment=segment, policy=self.end_policy))
+        indices = apply_end_policy(positions, segment=segment, policy=self.end_policy)
+        return ClipRequest(indices, flags=snap_flags(segment, self.snap))
 
     def _draw_starts(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
         """Return the two starts, the earlier first where the segment is long enough."""

@@ -1,13 +1,15 @@
 """The transform of OPN: one patch per tuple, shaken from frame to frame and stripped of its colours."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
-from ssl_video.data.transforms.base import channels_first, check_crop, check_probability
+from ssl_video.data.readers.base import FramePart
+from ssl_video.data.transforms.base import Drawn, Transform, check_crop, check_probability, mirror_, moved
 
 
-class OPNPatches:
+class OPNPatches(Transform):
     """Mirror the tuple, cut a square near one place in all frames, and show one colour channel of each.
 
     OPN (Lee et al., ICCV 2017), as in the released code: from a patch of 100 pixels, mirrored with the whole tuple, a
@@ -53,35 +55,30 @@ class OPNPatches:
         self.mean = mean
         self.std = std
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Turn `[V, T, H, W, 3]` uint8 into `[V, 3, T, size, size]` float32; each clip is one tuple."""
-        frames = channels_first(clips)
-        if frames.shape[-2:] != (self.patch_size, self.patch_size):
-            frames = functional.resize(frames, [self.patch_size, self.patch_size], antialias=True)
-        cut = torch.stack([self._one_tuple(patches) for patches in frames])
-        return (cut.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format) - self.mean).div_(self.std)
+    def draw(self, sizes: Sequence[tuple[int, int]], *, num_frames: int) -> Drawn:
+        """Draw mirroring, corners and channels of each tuple."""
+        parts: list[list[FramePart]] = []
+        mirrored, channels = [], []
+        for _ in sizes:
+            mirrored.append(torch.rand(()) < self.flip_probability)
+            corner = torch.randint(self.patch_size - self.size + 1, (2,))
+            corners = self._shaken(corner, num_frames=num_frames).tolist()
+            # What is cut of the mirrored patch lies at the other side of the patch as it comes.
+            lefts = [self.patch_size - self.size - left if mirrored[-1] else left for _, left in corners]
+            parts.append([self._part(top, left) for (top, _), left in zip(corners, lefts, strict=True)])
+            channels.append(torch.randint(3, (num_frames,)) if self.channel_split else torch.full((num_frames,), -1))
+        return Drawn(parts, {"mirrored": torch.stack(mirrored), "channels": torch.stack(channels)})
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Return the (height, width) at which the reader may deliver frames of this size, None for full size."""
-        is_larger = height * width > self.patch_size**2
-        return (self.patch_size, self.patch_size) if is_larger else None
+    def finish(self, clips: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Turn `[N, 3, T, size, size]` uint8 into float32 of the same shape."""
+        if self.channel_split:
+            channels = moved(values["channels"], clips.device)[:, None, :, None, None]
+            clips = clips.gather(1, channels.expand(-1, 1, -1, *clips.shape[-2:]))
+        finished = clips.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).div_(self.std)
+        return mirror_(finished, values["mirrored"]).expand(-1, 3, -1, -1, -1).contiguous()
 
-    def _one_tuple(self, patches: Tensor) -> Tensor:
-        """Turn `[T, 3, patch_size, patch_size]` into `[T, 3, size, size]`, both uint8."""
-        if torch.rand(()) < self.flip_probability:
-            patches = functional.horizontal_flip(patches)
-        corner = torch.randint(self.patch_size - self.size + 1, (2,))
-        corners = self._shaken(corner, num_frames=len(patches))
-        cut = torch.stack(
-            [
-                patch[:, top : top + self.size, left : left + self.size]
-                for patch, (top, left) in zip(patches, corners.tolist(), strict=True)
-            ]
-        )
-        if not self.channel_split:
-            return cut
-        channels = torch.randint(3, (len(cut),))
-        return cut[torch.arange(len(cut)), channels].unsqueeze(1).expand_as(cut)
+    def _part(self, top: int, left: int) -> FramePart:
+        return FramePart(size=(self.patch_size, self.patch_size), window=(top, left, self.size, self.size))
 
     def _shaken(self, corner: Tensor, *, num_frames: int) -> Tensor:
         """Return each frame's corner `[T, 2]`: moved along an axis only where that stays off both edges."""

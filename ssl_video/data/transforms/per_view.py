@@ -1,15 +1,15 @@
 """A transform for each view, for methods whose views have different roles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ssl_video.data.dataset import ClipTransform
+from ssl_video.data.transforms.base import Drawn, Transform
 from ssl_video.utils.errors import InputError
 
 
-class PerView:
+class PerView(Transform):
     """View v goes through transform v.
 
     The asymmetric views of BYOL (Grill et al., NeurIPS 2020), which CVRL (Qian et al., CVPR 2021) and MoCo v3 (Chen et
@@ -21,30 +21,36 @@ class PerView:
             a list, so that a config or a command line can change one setting of one view.
     """
 
-    def __init__(self, *, views: Mapping[str, ClipTransform]) -> None:
+    def __init__(self, *, views: Mapping[str, Transform]) -> None:
         if not views:
             raise ValueError("views={} must hold a transform for each view of the sampler.")
         self.views = dict(views)
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Turn `[V, T, H, W, 3]` uint8 into `[V, 3, T, h, w]` float32, each view by its own transform.
+    def draw(self, sizes: Sequence[tuple[int, int]], *, num_frames: int) -> Drawn:
+        """Draw for each clip by its own transform.
 
         Raises:
             InputError: there are more or fewer clips than transforms.
         """
-        if len(clips) != len(self.views):
+        if len(sizes) != len(self.views):
             raise InputError(
-                f"sampler.num_views={len(clips)}, but transform.views holds {len(self.views)} transforms "
+                f"sampler.num_views={len(sizes)}, but transform.views holds {len(self.views)} transforms "
                 f"({', '.join(self.views)}); choose a sampler with as many views, or a transform that treats all alike."
             )
-        return torch.cat([view(clip) for view, clip in zip(self.views.values(), clips.split(1), strict=True)])
+        drawn = [
+            view.draw([size], num_frames=num_frames) for view, size in zip(self.views.values(), sizes, strict=True)
+        ]
+        values = {name: torch.cat([own.values[name] for own in drawn]) for name in drawn[0].values}
+        return Drawn([part for own in drawn for part in own.parts], values)
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Return the largest of the views' sizes, None if one of them needs full size."""
-        largest = (0, 0)
-        for view in self.views.values():
-            size = view.decode_size(height, width)
-            if size is None:
-                return None
-            largest = max(largest, size, key=lambda sides: sides[0] * sides[1])
-        return largest
+    def finish(self, clips: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Turn `[N, 3, T, h, w]` uint8, the views of a sample together, into float32, each by its own transform."""
+        number = len(self.views)
+        finished: Tensor | None = None
+        for place, view in enumerate(self.views.values()):
+            own = view.finish(clips[place::number], {name: value[place::number] for name, value in values.items()})
+            if finished is None:
+                finished = own.new_empty((len(clips), *own.shape[1:]))
+            finished[place::number] = own
+        assert finished is not None
+        return finished

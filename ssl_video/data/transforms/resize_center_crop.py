@@ -1,6 +1,6 @@
 """The input transform of evaluation: a fixed resize and one square or more, nothing random."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Literal, Self, get_args
 
@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from ssl_video.data.readers.base import FramePart
 from ssl_video.data.transforms.base import (
+    Drawn,
+    Transform,
     channel_tensor,
-    channels_first,
     check_crop,
     check_std,
+    normalized,
     resize_argument,
     scaled_size,
-    smaller_size,
-    to_unit_range,
 )
 
 Crops = Literal["centre", "three", "ten"]
 
 
-class ResizeCenterCrop:
+class ResizeCenterCrop(Transform):
     """Resize, cut the middle square (or several), scale to [0, 1] and normalise.
 
     Args:
@@ -69,44 +70,58 @@ class ResizeCenterCrop:
         other.crops = crops
         return other
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Turn `[V, T, H, W, 3]` uint8 into `[V * crops, 3, T, crop, crop]` float32, the crops of a clip together."""
-        frames = self._resized(channels_first(clips))
-        squares = torch.stack([self._cut(image, place) for image, place in self._places(frames)], dim=1)
-        return (to_unit_range(squares.flatten(0, 1)) - self.mean).div_(self.std)
+    def draw(self, sizes: Sequence[tuple[int, int]], *, num_frames: int) -> Drawn:
+        """Name the squares of each clip; nothing is drawn."""
+        if not self.antialias:
+            return Drawn([FramePart()] * len(sizes))
+        parts, mirrored = [], []
+        for size in sizes:
+            scaled = scaled_size(*size, resize=self.resize)
+            for top, left, is_mirrored in self._places(*scaled):
+                parts.append(FramePart(size=scaled, window=(top, left, self.crop, self.crop)))
+                mirrored.append(is_mirrored)
+        return Drawn(parts, {"mirrored": torch.tensor(mirrored)})
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Return the (height, width) at which the reader may deliver frames of this size, None for full size."""
-        return smaller_size(height, width, resize=self.resize) if self.antialias else None
+    def finish(self, clips: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Turn `[N, 3, T, h, w]` uint8 into `[N', 3, T, crop, crop]` float32, the crops of a clip together."""
+        if not self.antialias:
+            clips, values = self._cut_whole(clips)
+        return normalized(clips, mirrored=values["mirrored"], mean=self.mean, std=self.std)
 
-    def _resized(self, frames: Tensor) -> Tensor:
-        size = list(scaled_size(*frames.shape[-2:], resize=self.resize))
-        if self.antialias:
-            smooth: Tensor = functional.resize(frames, size, antialias=True)
-            return smooth
-        # On uint8 torchvision's newer functions round differently (one level in a fifth of the pixels). Clip by clip,
-        # as floats of whole frames take four times the memory.
-        resized = [functional.resize(clip.float(), size, antialias=False).round_().to(torch.uint8) for clip in frames]
-        return torch.stack(resized)
-
-    def _places(self, frames: Tensor) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Images [V, T, 3, h, w] with the top left corner of a square to cut from each."""
-        height, width = frames.shape[-2:]
+    def _places(self, height: int, width: int) -> list[tuple[int, int, bool]]:
+        """Top left corner of each square of a resized frame, and whether it is shown mirrored."""
         bottom, right = height - self.crop, width - self.crop
         middle = (round(bottom / 2), round(right / 2))  # to even, as torchvision's center_crop does
         if self.crops == "centre":
-            return [(frames, middle)]
+            return [(*middle, False)]
         if self.crops == "three":
             upright = height > width
             ends = ((0, middle[1]), (bottom, middle[1])) if upright else ((middle[0], 0), (middle[0], right))
-            return [(frames, place) for place in (ends[0], middle, ends[1])]
-        mirrored = functional.horizontal_flip(frames)
+            return [(*place, False) for place in (ends[0], middle, ends[1])]
         corners = ((0, 0), (0, right), (bottom, 0), (bottom, right))
-        return [(image, place) for image in (frames, mirrored) for place in (*corners, middle)]
+        # What lies at the left of the mirrored frame lies at the right of this one.
+        mirrored = [(top, right - left, True) for top, left in (*corners, middle)]
+        return [*((*place, False) for place in (*corners, middle)), *mirrored]
 
-    def _cut(self, frames: Tensor, place: tuple[int, int]) -> Tensor:
-        top, left = place
-        return frames[..., top : top + self.crop, left : left + self.crop]
+    def _cut_whole(self, clips: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Resize whole frames as torchvision does, and cut the squares."""
+        size = scaled_size(*clips.shape[-2:], resize=self.resize)
+        # On uint8 torchvision's newer functions round differently (one level in a fifth of the pixels), and on images
+        # that are laid out otherwise too (one pixel in a hundred thousand), so each frame is one here as there. Clip
+        # by clip, as floats of whole frames take four times the memory.
+        resized = [
+            functional.resize(clip.transpose(0, 1).float(), list(size), antialias=False)
+            .round_()
+            .to(torch.uint8)
+            .transpose(0, 1)
+            for clip in clips
+        ]
+        places = self._places(*size)
+        squares = [
+            [clip[..., top : top + self.crop, left : left + self.crop] for top, left, _ in places] for clip in resized
+        ]
+        mirrored = torch.tensor([is_mirrored for _, _, is_mirrored in places]).repeat(len(clips))
+        return torch.stack([square for own in squares for square in own]), {"mirrored": mirrored}
 
 
 def _check_crops(crops: str) -> None:

@@ -1,26 +1,25 @@
 """The plain transform of order methods: a fixed resize and a random crop per clip."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
+from ssl_video.data.readers.base import FramePart
 from ssl_video.data.transforms.base import (
+    Drawn,
+    Transform,
     channel_tensor,
-    channels_first,
     check_crop,
     check_probability,
     check_std,
+    normalized,
     resize_argument,
     scaled_size,
-    smaller_size,
-    to_unit_range,
 )
 
 
-class ResizeRandomCrop:
+class ResizeRandomCrop(Transform):
     """Resize, cut a square at a place drawn for each clip on its own, and scale to [0, 1].
 
     Clip order prediction (Xu et al., CVPR 2019; released code: resize to 128x171, crop 112 per clip, no flip, no
@@ -52,17 +51,19 @@ class ResizeRandomCrop:
         self.crop = crop
         self.mean = channel_tensor("mean", mean)
         self.std = channel_tensor("std", std)
-        self._crop = v2.RandomCrop(crop)
-        self._flip = v2.RandomHorizontalFlip(flip_probability)
+        self.flip_probability = flip_probability
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Turn `[V, T, H, W, 3]` uint8 into `[V, 3, T, crop, crop]` float32."""
-        frames = channels_first(clips)
-        size = scaled_size(*frames.shape[-2:], resize=self.resize)
-        resized = functional.resize(frames, list(size), antialias=True)
-        cropped = torch.stack([self._crop(clip) for clip in resized])
-        return (to_unit_range(self._flip(cropped)) - self.mean).div_(self.std)
+    def draw(self, sizes: Sequence[tuple[int, int]], *, num_frames: int) -> Drawn:
+        """Draw a corner for each clip and whether the sample is mirrored."""
+        parts = [self._part(*size) for size in sizes]
+        is_mirrored = torch.rand(()) < self.flip_probability
+        return Drawn(parts, {"mirrored": is_mirrored.expand(len(parts)).clone()})
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Return the (height, width) at which the reader may deliver frames of this size, None for full size."""
-        return smaller_size(height, width, resize=self.resize)
+    def finish(self, clips: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Turn `[N, 3, T, crop, crop]` uint8 into float32 of the same shape."""
+        return normalized(clips, mirrored=values["mirrored"], mean=self.mean, std=self.std)
+
+    def _part(self, height: int, width: int) -> FramePart:
+        scaled = scaled_size(height, width, resize=self.resize)
+        top, left = (int(torch.randint(side - self.crop + 1, ())) for side in scaled)
+        return FramePart(size=scaled, window=(top, left, self.crop, self.crop))

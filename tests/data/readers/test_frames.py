@@ -21,7 +21,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "clip", ["frame9.png", "frame10.png", "frame11.png"])
     (folder / "notes.txt").write_text("not an image")
     (folder / "cover.png").write_bytes(b"no number, so no frame")
-    reader = FramesReader(folder, fps=12.0)
+    reader = FramesReader(folder, fps=12.0, table=None)
     assert (reader.num_frames, reader.fps) == (3, 12.0)
     assert read_frame_numbers(reader.read([2, 0, 2])) == [2, 0, 2]
 

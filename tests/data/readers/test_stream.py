@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from ssl_video.data.readers.decord import DecordReader
 from ssl_video.data.readers.pyav import PyAVReader
 from ssl_video.data.readers.stream import NoVideoStream, scan
 from support import videos
@@ -85,3 +86,23 @@ def test_fps_of_a_variable_rate_is_the_average(tmp_path: Path) -> None:
     times = [0, 10, 20, 30, 40, 1040]
     table = scan(videos.write_video(tmp_path / "video.mkv", num_frames=6, times=times))
     assert table.fps == pytest.approx(5 / 1.04), "five intervals in 1.04 s, whatever rate the file declares"
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "build", "is_seekable"),
+    [("yuv444p", b"142", False), ("yuv444p", b"151", True), ("yuv420p", b"142", True), ("yuv420p", b"033", False)],
+)
+def test_what_old_x264_wrote_is_decoded_from_the_start(
+    tmp_path: Path, pixel_format: str, build: bytes, is_seekable: bool
+) -> None:
+    encoding = videos.Encoding("libx264", pixel_format, {"qp": "10", "preset": "medium"}, keyframe_spacing=10)
+    path = videos.write_video(tmp_path / "old.mp4", num_frames=30, encoding=encoding)
+    content = path.read_bytes()
+    name = content.index(b"x264 - core ") + len(b"x264 - core ")
+    path.write_bytes(content[:name] + build + content[name + 3 :])
+    table = scan(path)
+    assert (len(table.keyframes) > 1, table.is_plain) == (is_seekable, is_seekable)
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for reader in (PyAVReader(path), DecordReader(path)):
+        np.testing.assert_array_equal(reader.read([25])[0], expected[25])

@@ -1,9 +1,11 @@
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import _color, _geometry, _misc
 
 from ssl_video.data.transforms.contrastive import ContrastiveTransform
 
@@ -179,17 +181,23 @@ def test_solarise_inverts_the_upper_half_and_comes_after_blur() -> None:
     torch.testing.assert_close(both, torch.where(blurred >= 0.5, 1 - blurred, blurred))
 
 
-def test_without_solarising_no_draw_is_made_for_it() -> None:
-    """Runs of before there was solarising resume with the same clips."""
-    torch.manual_seed(0)
-    ContrastiveTransform(size=32, **PLAIN)(still_clips(num_views=1))
-    without = torch.get_rng_state()
-    torch.manual_seed(0)
-    ContrastiveTransform(size=32, **PLAIN, solarize_probability=0.5)(still_clips(num_views=1))
-    assert not torch.equal(without, torch.get_rng_state())
-    torch.manual_seed(0)
-    ContrastiveTransform(size=32, **PLAIN, solarize_probability=0.0)(still_clips(num_views=1))
-    assert torch.equal(without, torch.get_rng_state())
+@pytest.mark.parametrize("changed", [name for name in ALWAYS if name != "solarize_probability"])
+def test_no_draw_depends_on_another_setting(changed: str) -> None:
+    """What is switched on or off changes nothing else: not the crop, not the other steps."""
+    drawn = []
+    for probability in (0.0, 1.0):
+        torch.manual_seed(0)
+        settings = {"gray_probability": 0.3, "solarize_probability": 0.3} | {changed: probability}
+        drawn.append(ContrastiveTransform(size=32, **settings).draw([(48, 64)] * 8, num_frames=2))
+    assert drawn[0].parts == drawn[1].parts
+    own = {
+        "jitter_probability": {"jitter_order", "jitter_factors"},
+        "gray_probability": {"gray"},
+        "blur_probability": {"blur_sigma"},
+        "channel_mix_probability": {"mixed"},
+    }[changed]
+    different = {name for name in drawn[0].values if not torch.equal(drawn[0].values[name], drawn[1].values[name])}
+    assert different == own
 
 
 def test_aspect_of_the_crops_stays_within_the_limits() -> None:
@@ -218,14 +226,6 @@ def test_colour_steps_of_cvrl_stay_within_the_unit_range() -> None:
         assert clips.max() <= 1
 
 
-def test_decode_size() -> None:
-    assert ContrastiveTransform(size=64).decode_size(240, 320) is None
-    transform = ContrastiveTransform(size=64, decode_short_side=120)
-    assert transform.decode_size(240, 320) == (120, 160)
-    assert transform.decode_size(320, 240) == (160, 120)
-    assert transform.decode_size(120, 160) is None
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -241,6 +241,8 @@ def test_decode_size() -> None:
         ({"min_aspect": 2.0, "max_aspect": 0.5}, "min_aspect=2.0"),
         ({"blur_kernel_size": 4}, "blur_kernel_size=4"),
         ({"blur_kernel_size": 65}, "blur_kernel_size=65"),
+        ({"arithmetic": "float16"}, "arithmetic='float16' must be one of float32, bfloat16"),
+        ({"color_jitter": [0.4, 0.4, 0.4, 0.6]}, "hue"),
     ],
 )
 def test_faulty_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -248,12 +250,104 @@ def test_faulty_settings_are_refused(settings: dict[str, Any], message: str) -> 
         ContrastiveTransform(**({"size": 32} | settings))
 
 
-@pytest.mark.slow
-def test_two_small_views_take_less_than_a_tenth_of_a_second() -> None:
-    transform = ContrastiveTransform(size=64)
-    clips = torch.randint(256, (2, 8, 128, 171, 3), dtype=torch.uint8)
-    transform(clips)
-    start = time.perf_counter()
-    for _ in range(10):
-        transform(clips)
-    assert (time.perf_counter() - start) / 10 < 0.1
+# --- the laws of the draws are torchvision's --------------------------------------------------------------------------
+
+
+class TorchThatDraws:
+    """torch, as torchvision's transforms see it, whose uniform numbers are these ones."""
+
+    def __init__(self, numbers: list[float]) -> None:
+        self.numbers = iter(numbers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def empty(self, *_: int) -> Any:
+        return SimpleNamespace(uniform_=self._uniform)
+
+    def _uniform(self, low: float, high: float) -> torch.Tensor:
+        return torch.tensor(float(low) + next(self.numbers) * (float(high) - float(low)), dtype=torch.float64)
+
+    def randint(self, low: int, high: int, size: tuple[int, ...]) -> torch.Tensor:
+        return torch.tensor([low + int(next(self.numbers) * (high - low))])
+
+    def randperm(self, number: int) -> torch.Tensor:
+        return torch.argsort(torch.tensor([next(self.numbers) for _ in range(number)], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [(240, 320), (320, 240), (48, 64), (7, 5), (100, 900), (900, 100)])
+@pytest.mark.parametrize("aspects", [(3 / 4, 4 / 3), (0.5, 2.0), (1.0, 1.0)])
+def test_crops_are_those_of_torchvision_by_the_same_numbers(
+    size: tuple[int, int], aspects: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transform = ContrastiveTransform(size=32, min_area=0.2, min_aspect=aspects[0], max_aspect=aspects[1])
+    law = v2.RandomResizedCrop(32, scale=(0.2, 1.0), ratio=aspects)
+    frame = torch.empty(3, *size, device="meta")
+    middles = 0
+    for _ in range(100):
+        numbers = torch.rand(22, dtype=torch.float64).tolist()
+        monkeypatch.setattr(_geometry, "torch", TorchThatDraws(numbers))
+        expected = tuple(law.make_params([frame]).values())
+        monkeypatch.undo()
+        assert transform._area_crop(*size, iter(numbers)) == expected
+        middles += expected == ((size[0] - expected[2]) // 2, (size[1] - expected[3]) // 2, *expected[2:])
+    assert middles > 90 or max(size) < 900, "no crop of these aspects has a fifth of so long a frame"
+
+
+@pytest.mark.parametrize("strengths", [(0.4, 0.4, 0.4, 0.1), (0.8, 1.5, 0.0, 0.5), (0.0, 0.0, 0.0, 0.2)])
+def test_jitter_and_blur_are_those_of_torchvision_by_the_same_numbers(
+    strengths: tuple[float, float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jitter, gaussian = v2.ColorJitter(*strengths), v2.GaussianBlur(5, sigma=(0.1, 2.0))
+    transform = ContrastiveTransform(size=32, color_jitter=strengths, jitter_probability=1.0, blur_probability=1.0)
+    names = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
+    for _ in range(50):
+        numbers = torch.rand(24, dtype=torch.float64).tolist()
+        look = transform._look(iter(numbers))
+        # torchvision draws no number for a strength of 0.
+        factors = [number for number, strength in zip(numbers[6:10], strengths, strict=True) if strength]
+        monkeypatch.setattr(_color, "torch", TorchThatDraws([*numbers[2:6], *factors]))
+        expected = jitter.make_params([])
+        monkeypatch.setattr(_misc, "torch", TorchThatDraws([numbers[22]]))
+        sigma = gaussian.make_params([])["sigma"]
+        monkeypatch.undo()
+        order = [step for step in expected["fn_idx"].tolist() if strengths[step]]
+        assert [step for step in look.jitter_order if step >= 0] == order
+        for step in order:
+            assert look.jitter_factors[step] == pytest.approx(expected[names[step]], abs=1e-12)
+        assert look.blur_sigma == pytest.approx(sigma[0], abs=1e-12)
+
+
+def test_every_step_is_drawn_as_often_as_asked_and_by_itself() -> None:
+    probabilities = {
+        "flip_probability": 0.5,
+        "jitter_probability": 0.8,
+        "gray_probability": 0.2,
+        "channel_mix_probability": 0.3,
+        "blur_probability": 0.5,
+        "solarize_probability": 0.2,
+    }
+    values = ContrastiveTransform(size=32, **probabilities).draw([(48, 64)] * 4000, num_frames=2).values  # type: ignore[arg-type]
+    drawn = {
+        "flip_probability": values["mirrored"],
+        "jitter_probability": values["jitter_order"].amax(1) >= 0,
+        "gray_probability": values["gray"],
+        "channel_mix_probability": values["mixed"],
+        "blur_probability": values["blur_sigma"] > 0,
+        "solarize_probability": values["solarized"],
+    }
+    for name, probability in probabilities.items():
+        assert float(drawn[name].float().mean()) == pytest.approx(probability, abs=0.035)  # 4.4 sigma
+    together = torch.corrcoef(torch.stack([flags.float() for flags in drawn.values()]))
+    assert (together - torch.eye(6)).abs().max() < 0.07
+    orders = torch.unique(values["jitter_order"][drawn["jitter_probability"]], dim=0, return_counts=True)[1]
+    assert len(orders) == 24 and orders.min() > 80  # of 133
+
+
+def test_rows_of_the_mix_are_uniform_on_the_simplex() -> None:
+    mixes = ContrastiveTransform(size=32, channel_mix_probability=1.0).draw([(8, 8)] * 3000, num_frames=1).values["mix"]
+    torch.testing.assert_close(mixes.sum(dim=2), torch.ones(3000, 3))
+    assert (mixes >= 0).all()
+    # A weight of Dirichlet(1, 1, 1) has density 2 (1 - x): mean 1/3, square 1/6.
+    torch.testing.assert_close(mixes.mean(dim=0), torch.full((3, 3), 1 / 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(mixes.square().mean(dim=0), torch.full((3, 3), 1 / 6), atol=0.02, rtol=0)

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssl_video.data.readers.base import FramePart
 from ssl_video.data.transforms.multi_scale_crop import PLACES, MultiScaleCrop
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -67,10 +68,16 @@ def test_normalisation_and_no_flip_by_default() -> None:
     assert all(bool((clip[0, 0, 0, 5].diff() < 0).all()) for clip in flipped)
 
 
-def test_tiny_frames_and_decode_size() -> None:
+def test_tiny_frames() -> None:
     assert MultiScaleCrop(size=8)(torch.zeros(1, 1, 1, 3, 3, dtype=torch.uint8)).shape == (1, 3, 1, 8, 8)
-    assert MultiScaleCrop().decode_size(480, 640) is None
-    assert MultiScaleCrop(decode_short_side=256).decode_size(512, 1024) == (256, 512)
+
+
+def test_the_reader_is_asked_for_the_crop_alone() -> None:
+    for part in MultiScaleCrop(size=20).draw([(SIDE, 240)] * 30, num_frames=2).parts:
+        assert isinstance(part, FramePart) and part.box is not None
+        top, left, height, width = part.box
+        assert 0 <= top <= SIDE - height and 0 <= left <= 240 - width
+        assert (part.size, part.window) == ((20, 20), None)
 
 
 @pytest.mark.parametrize("wrong", [{"scales": []}, {"scales": [1.5]}, {"max_distortion": -1}, {"size": 0}])

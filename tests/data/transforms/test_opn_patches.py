@@ -120,9 +120,10 @@ def test_patches_of_another_size_are_scaled() -> None:
     out = transform(torch.full((1, 4, 38, 38, 3), 200, dtype=torch.uint8))
     assert out.shape == (1, 3, 4, 32, 32)
     assert torch.allclose(out, torch.tensor((200 - 114.75) / 57.375))
-    assert transform.decode_size(38, 38) is None
-    assert transform.decode_size(100, 100) == (40, 40)
-    assert OPNPatches().decode_size(100, 100) is None
+    (parts,) = transform.draw([(38, 38)], num_frames=4).parts
+    assert isinstance(parts, list) and len(parts) == 4
+    assert {part.size for part in parts} == {(40, 40)}
+    assert {part.window[2:] for part in parts} == {(32, 32)}
 
 
 def test_it_draws_from_the_global_generator_only() -> None:

@@ -59,11 +59,20 @@ def test_no_view_is_refused() -> None:
         PerView(views={})
 
 
-def test_decode_size_is_the_largest_that_a_view_needs() -> None:
-    small, large, full = (ContrastiveTransform(size=32, decode_short_side=side) for side in (60, 120, None))
-    assert PerView(views={"a": small, "b": large}).decode_size(240, 320) == (120, 160)
-    assert PerView(views={"a": large, "b": small}).decode_size(240, 320) == (120, 160)
-    assert PerView(views={"a": small, "b": full}).decode_size(240, 320) is None
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_views_of_several_samples_are_each_finished_by_their_own(names: tuple[str, str]) -> None:
+    """A batch holds the views of its samples one after the other."""
+    views = {"a": ContrastiveTransform(**PLAIN), "b": ContrastiveTransform(**PLAIN, solarize_probability=1.0)}
+    transform = PerView(views={name: views[name] for name in names})
+    clips = torch.randint(256, (6, 3, 2, 16, 16), dtype=torch.uint8)
+    drawn = [transform.draw([(16, 16)] * 2, num_frames=2).values for _ in range(3)]
+    together = transform.finish(clips, {name: torch.cat([own[name] for own in drawn]) for name in drawn[0]})
+    assert together.is_contiguous()
+    alone = [transform.finish(own, values) for own, values in zip(clips.split(2), drawn, strict=True)]
+    assert torch.equal(together, torch.cat(alone))
+    inverted = together[names.index("b") :: 2]
+    values = clips[names.index("b") :: 2] / 255
+    torch.testing.assert_close(inverted, torch.where(values >= 0.5, 1 - values, values))
 
 
 @pytest.mark.parametrize("name", COMPOSED)

@@ -6,6 +6,7 @@ import torch
 from torchvision.models.video import R3D_18_Weights
 from torchvision.transforms import functional
 
+from ssl_video.data.readers.base import FramePart
 from ssl_video.data.transforms.resize_center_crop import Crops, ResizeCenterCrop
 from ssl_video.evaluation.clips import NUM_CROPS
 
@@ -21,9 +22,12 @@ def test_centre_is_cut_and_normalised() -> None:
 def test_short_side_keeps_the_aspect() -> None:
     transform = ResizeCenterCrop(resize=64, crop=64)
     assert transform(torch.zeros(1, 2, 100, 300, 3, dtype=torch.uint8)).shape == (1, 3, 2, 64, 64)
-    assert transform.decode_size(100, 300) == (64, 192)
-    assert transform.decode_size(300, 100) == (192, 64)
-    assert transform.decode_size(32, 32) is None
+    parts = transform.draw([(100, 300), (300, 100), (32, 32)], num_frames=2).parts
+    assert parts == [
+        FramePart(size=(64, 192), window=(0, 64, 64, 64)),
+        FramePart(size=(192, 64), window=(64, 0, 64, 64)),
+        FramePart(size=(64, 64), window=(0, 0, 64, 64)),
+    ]
 
 
 def test_nothing_is_random() -> None:
@@ -107,7 +111,8 @@ def test_another_number_of_crops_is_a_copy() -> None:
     one = ResizeCenterCrop(resize=[128, 171], crop=112, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     ten = one.with_crops("ten")
     assert (one.crops, ten.crops) == ("centre", "ten")
-    assert ten.decode_size(240, 320) == one.decode_size(240, 320) == (128, 171)
+    sizes = {part.size for way in (one, ten) for part in way.draw([(240, 320)], num_frames=1).parts}
+    assert sizes == {(128, 171)}
     frames = torch.randint(256, (1, 1, 240, 320, 3), dtype=torch.uint8)
     direct = ResizeCenterCrop(resize=[128, 171], crop=112, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7], crops="ten")
     torch.testing.assert_close(ten(frames), direct(frames))
@@ -134,7 +139,7 @@ def test_without_antialias_it_is_torchvisions_video_transform(size: tuple[int, i
     transform = ResizeCenterCrop(resize=resize, crop=112, mean=mean, std=std, antialias=False)
     theirs = R3D_18_Weights.KINETICS400_V1.transforms(resize_size=[resize] if isinstance(resize, int) else resize)
     torch.testing.assert_close(transform(frames), theirs(frames.permute(0, 1, 4, 2, 3)), atol=1e-6, rtol=0)
-    assert transform.decode_size(*size) is None
+    assert transform.draw([size] * 2, num_frames=2).parts == [FramePart()] * 2, "the reader gives whole frames"
     with_antialias = ResizeCenterCrop(resize=resize, crop=112, mean=mean, std=std)
     if min(size) > 128:
         assert (with_antialias(frames) - transform(frames)).abs().mean() > 0.1

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssl_video.data.readers.base import FramePart
 from ssl_video.data.transforms.resize_random_crop import ResizeRandomCrop
 
 
@@ -54,10 +55,13 @@ def test_same_seed_same_crops() -> None:
     assert not torch.equal(results[0], results[2])
 
 
-def test_decode_size_is_the_resize_where_frames_are_larger() -> None:
-    assert ResizeRandomCrop().decode_size(240, 320) == (128, 171)
-    assert ResizeRandomCrop().decode_size(64, 64) is None
-    assert ResizeRandomCrop(resize=128).decode_size(256, 512) == (128, 256)
+def test_the_reader_scales_the_frame_and_cuts_the_square() -> None:
+    for resize, scaled in (((128, 171), (128, 171)), (128, (128, 256))):
+        for part in ResizeRandomCrop(resize=resize).draw([(256, 512)] * 30, num_frames=2).parts:
+            assert isinstance(part, FramePart) and part.window is not None
+            top, left, height, width = part.window
+            assert 0 <= top <= scaled[0] - 112 and 0 <= left <= scaled[1] - 112
+            assert (part.box, part.size, height, width) == (None, scaled, 112, 112)
 
 
 @pytest.mark.parametrize("settings", [{"crop": 129}, {"crop": 0}, {"resize": [128]}, {"flip_probability": 2.0}])

@@ -1,0 +1,43 @@
+"""What loggers get of each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+LOGGED = ("train/", "data/")
+
+
+class StepLogging(pl.Callback):
+    """Hands the values of a step to the trainer's loggers, every ``trainer.log_every_n_steps`` optimizer steps.
+
+    Methods and callbacks leave them in ``trainer.callback_metrics``; see ``SSLMethod``. Without a logger it costs
+    nothing, where Lightning's own way costs each name half a millisecond in every step.
+    """
+
+    def __init__(self) -> None:
+        self._last_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was logged before a resume is not logged again."""
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Logs a step that is due, and the last one; of batches whose gradients are accumulated once."""
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = bool(every) and (step % every == 0 or step == pl_module.total_steps)
+        if not trainer.loggers or not due or step == self._last_step:
+            return
+        self._last_step = step
+        values = {
+            name: float(value) if isinstance(value, Tensor) else value
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(LOGGED)
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics({**values, "epoch": batch.epoch}, step=step - 1)
+            logger.save()
