@@ -8,13 +8,14 @@ WORKERS ?= 2
 SEEDS ?= 1
 MINUTES ?= 480
 JOBS ?= 1
+FILES ?= 2000
 
 VENV := .venv/bin/python
 STAMP := .venv/.installed
 # One thread per process: pytest-xdist runs one process per core.
 PYTEST := OMP_NUM_THREADS=1 $(VENV) -m pytest
 
-.PHONY: help setup demo proofs probes benchmark test test-all test-slow test-gpu test-torchcodec test-browser test-oracles check format clean
+.PHONY: help setup demo proofs probes benchmark bench fuzz test test-all test-slow test-gpu test-torchcodec test-browser test-oracles check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +53,12 @@ benchmark: setup ## pre-train and measure every method; resumable (MINUTES= JOBS
 	$(VENV) -m benchmark.run --minutes $(MINUTES) --jobs $(JOBS) \
 		$(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(WAGON),--wagon $(WAGON)) \
 		$(if $(METHODS),--methods $(METHODS))
+
+bench: setup ## measure the data path and the step against their rivals, as ratios in one run (MEMORY=1: also the long ones)
+	$(VENV) -m benchmark.data_path $(if $(MEMORY),--memory)
+
+fuzz: setup ## read 2,000 broken files through every reader (FILES=)
+	FUZZ_FILES=$(FILES) $(PYTEST) tests/data/test_fuzz.py -n $(WORKERS)
 
 test: setup ## run the tests, without the slow ones
 	$(PYTEST) -m "not slow" -n $(WORKERS)
