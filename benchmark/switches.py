@@ -3,6 +3,21 @@
 Time is the CPU's (a GPU's: wall clock) of forward, backward and optimizer step on a batch that is already there; all
 variants take turns, and each is set against the plain one block by block. Memory is what a process of its own grows to
 beyond the size at which it begins its first step. The first step, where a compiler works, is left out of the time.
+
+Measured on two cores of an AMD EPYC (Zen 4, AVX-512 with bf16), torch 2.15, one thread, other work beside it; CVRL at
+its default size on r3d_tiny; memory of R3D-18 with 12 videos at 64 pixels. A GPU: not measured.
+
+| switch | time / plain | first step, s | memory, MiB |
+|---|---|---|---|
+| plain (contiguous, float32) | 1 | 1 | 1347 |
+| channels_last (the default) | 0.61 (0.57–0.70) | 1 | 1281 |
+| fused optimizer | 1.02 (0.86–1.22) | 1 | |
+| bf16 | 0.68 (0.60–0.69) | 1 | |
+| channels_last, bf16 | 0.44 (0.36–0.52) | 1 | 976 |
+| checkpoint_activations | 1.38 (1.31–2.56) | 1 | 985 |
+| compile=backbone | 0.98 (0.88–1.15) | 100 | |
+| compile=step | 0.98 (0.88–1.02) | 98 | |
+| channels_last, compile=backbone | 0.62 (0.54–0.65) | 99 | |
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ def _free_memory(count: int) -> Tensor:
                 memory[-1] = LENT
                 return memory
             del _memories[address]  # too small: batches have grown
-    memory: Tensor = torch.zeros(count + 1, dtype=torch.uint8).share_memory_()
-    memory[-1] = LENT
+    new: Tensor = torch.zeros(count + 1, dtype=torch.uint8).share_memory_()
+    new[-1] = LENT
     if len(_memories) < MOST_MEMORIES:
-        _memories[memory.data_ptr()] = memory
-    return memory
+        _memories[new.data_ptr()] = new
+    return new
