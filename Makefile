@@ -54,8 +54,8 @@ benchmark: setup ## pre-train and measure every method; resumable (MINUTES= JOBS
 		$(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(WAGON),--wagon $(WAGON)) \
 		$(if $(METHODS),--methods $(METHODS))
 
-bench: setup ## measure the data path and the step against their rivals, as ratios in one run (MEMORY=1: also the long ones)
-	$(VENV) -m benchmark.data_path $(if $(MEMORY),--memory)
+bench: setup ## measure the data path and the step against their rivals, as ratios in one run (LONG=1: also memory)
+	$(VENV) -m benchmark.data_path $(if $(LONG),--memory --manifest)
 
 fuzz: setup ## read 2,000 broken files through every reader (FILES=)
 	FUZZ_FILES=$(FILES) $(PYTEST) tests/data/test_fuzz.py -n $(WORKERS)

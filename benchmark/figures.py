@@ -59,9 +59,9 @@ def format_table(figures: Sequence[Figure]) -> str:
             figure.what,
             figure.against,
             f"{'≥' if figure.bound == 'least' else '≤'} {figure.reach:g}",
-            f"**{figure.value.median:.3g}**",
-            f"{figure.value.low:.3g} to {figure.value.high:.3g}",
-            "" if figure.wall is None else f"{figure.wall.median:.3g}",
+            f"**{_number(figure.value.median)}**",
+            f"{_number(figure.value.low)} to {_number(figure.value.high)}",
+            "" if figure.wall is None else _number(figure.wall.median),
             figure.unit,
             "yes" if figure.is_reached else "**no**",
         ]
@@ -77,6 +77,10 @@ def format_details(figures: Sequence[Figure]) -> str:
             told = "; ".join(f"{name} {_shown(value)}" for name, value in figure.details.items())
             lines.append(f"- {figure.what}: {told}")
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value < 2 else f"{value:.3g}"
 
 
 def _shown(value: Any) -> str:

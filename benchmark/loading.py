@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +212,8 @@ def _against(ours: str, theirs: str, reach: float, blocks: dict[str, list[Block]
 
 def many_workers(files: Files, *, rounds: int, num_batches: int = 8) -> list[Figure]:
     """Eight workers on two cores against two workers on the same."""
-    with on_cores(2):
+    with on_cores(2), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create 8 worker processes")
         contenders: dict[str, Contender] = {
             str(number): our_loader(
                 files.prepared, augment_on="device", num_batches=8 * num_batches, num_workers=number

@@ -173,7 +173,7 @@ def test_a_figure_is_reached_by_its_median_and_survives_its_file() -> None:
     for wall in (None, Spread(1.0, 0.9, 1.1)):
         kept = Figure("loader", "theirs", "least", 2.5, Spread(2.0, 1.5, 2.7), wall=wall, details={"a": 1})
         assert Figure.of_json(json.loads(json.dumps(kept.as_json()))) == kept
-    assert "| ≥ 2.5 | **2** | 1.5 to 2.7 |" in format_table([figure("loader")])
+    assert "| ≥ 2.5 | **2** | 1.500 to 2.7 |" in format_table([figure("loader")])
 
 
 def test_every_part_stands_in_the_results_and_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ class DecodeFailures(pl.Callback):
         path_of: path of a row of the manifest.
         keep: puts a row into quarantine, with the reason; asked once for each row. None keeps nothing.
         min_samples: fewer samples say too little about a share.
+        samples_per_open: samples made of each opening of a video; a video that fails is told with the first only.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class DecodeFailures(pl.Callback):
         path_of: Callable[[int], str],
         keep: Callable[[int, str], object] | None = None,
         min_samples: int = 200,
+        samples_per_open: int = 1,
     ) -> None:
         self.path = path
         self.max_share = max_share
         self.path_of = path_of
         self.keep = keep
         self.min_samples = min_samples
+        self.samples_per_open = samples_per_open
         self.samples = 0
         self.failures = 0
         self.restarts: Counter[str] = Counter()
@@ -75,9 +78,10 @@ class DecodeFailures(pl.Callback):
         if batch.failures:
             self._append(trainer.global_step, batch.failures)
             self._remember(batch.failures)
-        if self.samples >= self.min_samples and self.failures > self.max_share * self.samples:
+        lost = self.failures * self.samples_per_open
+        if self.samples >= self.min_samples and lost > self.max_share * self.samples:
             raise RuntimeError(
-                f"{self.failures} of {self.samples} samples could not be decoded, above "
+                f"{lost} of {self.samples} samples could not be decoded, above "
                 f"dataset.max_unreadable_share={self.max_share}. Mend or remove these videos, or raise that share:\n"
                 f"{self._listed()}\nAll are listed in {self.path.name} of the run folder."
             )

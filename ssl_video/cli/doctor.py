@@ -60,7 +60,10 @@ def _findings(config: DictConfig, *, sample: int) -> Iterator[Finding]:
         yield Finding("fault", "data", str(fault))
         return
     yield from check_machine(_needs(config, datamodule))
-    yield from check_data(datamodule, sample=sample)
+    try:
+        yield from check_data(datamodule, sample=sample)
+    except InputError as fault:  # what a run would be refused for, such as a full quarantine
+        yield Finding("fault", "data", str(fault))
 
 
 def _needs(config: DictConfig, datamodule: VideoDataModule | None) -> Needs:
@@ -76,8 +79,8 @@ def _needs(config: DictConfig, datamodule: VideoDataModule | None) -> Needs:
 
 
 def _batch_bytes(config: DictConfig, datamodule: VideoDataModule) -> int:
-    """Bytes of a batch on its way from a worker: the transform says how large a clip is."""
-    frames = datamodule.frames_per_batch()
+    """Bytes that a worker hands over at once: the transform says how large a clip is."""
+    frames = datamodule.frames_per_batch() * datamodule.clips_per_open
     drawn = datamodule.transform.draw([(256, 340)] * datamodule.sampler.num_views, num_frames=1)
     part = drawn.parts[0] if not isinstance(drawn.parts[0], Sequence) else drawn.parts[0][0]
     height, width = part.output_size(256, 340)

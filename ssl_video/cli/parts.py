@@ -306,6 +306,7 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
             max_share=datamodule.max_unreadable_share,
             path_of=datamodule.manifest.path,
             keep=datamodule.keep_in_quarantine if datamodule.quarantine else None,
+            samples_per_open=datamodule.clips_per_open,
         ),
         SamplerFlags(),
         SaveCheckpoint(

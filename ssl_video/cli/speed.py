@@ -45,6 +45,11 @@ def check_speed(config: DictConfig) -> None:
             f"speed.cuda_graphs=true with speed.compile={speed.compile}: it is the compiled backbone that is replayed; "
             "set speed.compile=backbone."
         )
+    if speed.cuda_graphs and speed.compiler != "inductor":
+        raise InputError(
+            f"speed.cuda_graphs=true with speed.compiler={speed.compiler}: only inductor records graphs; set "
+            "speed.compiler=inductor."
+        )
     if speed.compile == "step" and not _method(config).compiles_whole:
         raise InputError(
             f"speed.compile=step: the step of {_method(config).__name__} is not one graph; set speed.compile=backbone."

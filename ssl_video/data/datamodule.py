@@ -440,7 +440,8 @@ class VideoDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=collate_fn,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            # Training is one iteration over all epochs: its workers end with it, which the trainer does not see to.
+            persistent_workers=self.num_workers > 0 and not isinstance(order, RepeatedOrder),
             worker_init_fn=_prepare_worker,
         )
 

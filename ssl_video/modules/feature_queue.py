@@ -36,6 +36,7 @@ class FeatureQueue(nn.Module):
         self.register_buffer("pushed", torch.tensor(0))  # rows pushed since the start
         self._seen_step = -1
         self._seen = (self.features, self.owners)
+        self.register_load_state_dict_post_hook(_forget_seen)  # type: ignore[no-untyped-call]
 
     @property
     def is_full(self) -> bool:
@@ -70,3 +71,9 @@ class FeatureQueue(nn.Module):
         self.owners = self.owners.index_copy(0, rows, owners[-length:])
         self.pointer = (self.pointer + len(features)) % length
         self.pushed = self.pushed + len(features)
+
+
+def _forget_seen(module: nn.Module, keys: object) -> None:
+    """After a state was loaded what the step before it saw is another queue's."""
+    assert isinstance(module, FeatureQueue)
+    module._seen_step, module._seen = -1, (module.features, module.owners)

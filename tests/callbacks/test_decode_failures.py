@@ -129,3 +129,13 @@ def test_decoding_processes_that_were_replaced_are_logged(tmp_path: Path) -> Non
     give(batch(4, deadline=1, recycled=2))
     give(batch(4, died=3))
     assert logged == {"data/decode_failures": 0.0, "data/decode_restarts": 4.0, "data/decode_recycles": 2.0}
+
+
+def test_a_video_that_fails_counts_for_all_samples_of_its_opening(tmp_path: Path) -> None:
+    callback, _, give = build(tmp_path / "failures.csv", max_share=0.3, min_samples=16)
+    callback.samples_per_open = 4
+    give(batch(4, Failure(1, "no frames"), Failure(2, "no frames")))
+    give(batch(4))
+    give(batch(4))
+    with pytest.raises(RuntimeError, match=r"8 of 16 samples"):
+        give(batch(4))

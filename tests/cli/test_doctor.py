@@ -8,7 +8,8 @@ import pytest
 from ssl_video.cli import doctor
 from ssl_video.cli.checks.data import Sampled, check_length, check_quarantine, check_sample, check_status
 from ssl_video.cli.checks.finding import Finding, format_findings
-from ssl_video.data.decoding.quarantine import Quarantined
+from ssl_video.data.decoding.quarantine import Quarantined, keep_in_quarantine, quarantine_file
+from ssl_video.data.sources import folder
 from support.folders import numbered_folder
 
 
@@ -91,3 +92,28 @@ def test_the_report_puts_what_to_do_behind_an_arrow_and_counts() -> None:
     assert any(line.strip() == "→ make it larger" for line in lines)
     assert lines[-1] == "1 fault and 1 note; what to do stands behind each arrow."
     assert format_findings([Finding("ok", "cores", "8")]).endswith("Nothing to fix.")
+
+
+def test_a_worker_that_makes_several_batches_of_an_opening_hands_over_as_many(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["dataset=folder", f"dataset.root={videos}", f"cache_dir={tmp_path}", "dataset.max_unreadable_share=0.5"]
+    mib = []
+    for number in (1, 4):
+        _, found = findings(capsys, *words, "batch_size=64", f"dataset.clips_per_open={number}")
+        size, unit = found["shared memory"]["told"].split()[:2]
+        mib.append(float(size) * (1024 if unit == "GiB" else 1))
+    assert mib[1] == pytest.approx(4 * mib[0], rel=0.1)
+
+
+def test_a_quarantine_that_a_run_would_refuse_is_a_fault_among_the_others(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = folder(root=videos, labels=None, cache_dir=tmp_path)
+    for row in range(len(manifest)):
+        keep_in_quarantine(quarantine_file(tmp_path), manifest, row, "no frames")
+    words = ["dataset=folder", f"dataset.root={videos}", f"cache_dir={tmp_path}", "dataset.max_unreadable_share=0.5"]
+    code, found = findings(capsys, *words)
+    assert code == 1
+    assert found["data"]["level"] == "fault" and "in quarantine" in found["data"]["told"]
+    assert found["port"]["level"] == "ok" and found["quarantine"]["level"] == "note"

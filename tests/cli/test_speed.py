@@ -129,6 +129,8 @@ def refusal(*overrides: str) -> str:
 def test_switches_that_exclude_each_other_are_refused() -> None:
     assert "set trainer=gpu" in refusal("speed.cuda_graphs=true")
     assert "set speed.compile=backbone" in refusal("speed.cuda_graphs=true", "trainer=gpu")
+    graphs = ("speed.cuda_graphs=true", "trainer=gpu", "speed.compile=backbone", "speed.compiler=eager")
+    assert "set speed.compiler=inductor" in refusal(*graphs)
     assert "the step of MoCo is not one graph" in refusal("speed.compile=step")
     assert "speed.compiler='indcutor' is not known" in refusal("speed.compile=backbone", "speed.compiler=indcutor")
     recompute = ["speed.checkpoint_activations=true", "speed.compile=backbone"]

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,6 +111,18 @@ def test_workers_change_nothing(videos: Path, cache: Path, workers: int) -> None
     got = batches(module(videos, cache, num_workers=workers), 3)
     assert len(got) == len(expected) == 6
     assert all(same(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_workers_end_with_the_iteration_while_the_loader_is_kept(videos: Path, cache: Path) -> None:
+    """Jobs of a sweep run in one process, which would gather workers and their decoding processes."""
+    before = set(multiprocessing.active_children())
+    loader = module(videos, cache, num_workers=1).training_loader(6)
+    iteration: Any = iter(loader)
+    next(iteration)
+    assert len(set(multiprocessing.active_children()) - before) == 1
+    iteration.close()
+    assert not set(multiprocessing.active_children()) - before
+    assert len(loader) == 6
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -15,11 +15,12 @@ from ssl_video.data.decoding.decoder import DirectDecoder
 from ssl_video.data.manifest import Manifest, Segment
 from ssl_video.data.motion import Motion, MotionTables, write_motion
 from ssl_video.data.order import SampleKey
-from ssl_video.data.readers.base import FramePart
+from ssl_video.data.readers.base import Cut, FramePart
 from ssl_video.data.readers.decord import DecordReader
 from ssl_video.data.readers.pyav import PyAVReader
 from ssl_video.data.samplers.base import ClipRequest
 from ssl_video.data.transforms.base import Drawn, Transform
+from ssl_video.utils.errors import UnreadableVideo
 from support.videos import numbered_frame, read_frame_numbers, write_video
 
 
@@ -110,8 +111,10 @@ def test_boxes_are_in_source_pixels_and_scaled_afterwards(manifest: Manifest) ->
 
 def test_a_box_outside_the_frame_is_refused(manifest: Manifest) -> None:
     request = ClipRequest(np.array([[3]]), box=np.array([[60, 0, 40, 48]]))
-    with pytest.raises(ValueError, match="must lie inside the frame"):
+    with pytest.raises(RuntimeError, match="must lie inside the frame"):
         dataset(manifest, Fixed(request), Raw())[KEY]
+    with pytest.raises(UnreadableVideo, match="must lie inside the frame"):
+        DirectDecoder(DecordReader).decode(manifest.file(0), [Cut(np.array([3]), FramePart((60, 0, 40, 48)))])
 
 
 def test_the_sampler_gets_the_motion_table(manifest: Manifest, tmp_path: Path) -> None:

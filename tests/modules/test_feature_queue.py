@@ -118,3 +118,14 @@ def test_owners_travel_with_their_features():
     assert queue.owners.tolist() == [6, 8, 9, 5]
     with pytest.raises(ValueError, match=r"owners \[2\]"):
         queue.push(numbered(1, 3), torch.tensor([1, 2]))
+
+
+def test_what_a_step_saw_is_forgotten_when_a_state_is_loaded():
+    queue, other = FeatureQueue(4, 2), FeatureQueue(4, 2)
+    queue.at_step(3)
+    queue.push(*owned(numbered(1, 2)))
+    other.push(*owned(numbered(5, 4)))
+    queue.load_state_dict(other.state_dict())
+    features, owners = queue.at_step(3)
+    assert torch.equal(features, other.features)
+    assert owners.tolist() == [5, 6, 7, 8]

@@ -63,8 +63,8 @@ class DirectDecoder:
         reader = self.open_reader(path, table=table)
         try:
             clips = reader.read_cuts(asked)
-        except IndexError as fault:
-            # Frame numbers come from the manifest: the file is no longer the one that was indexed.
+        except (IndexError, ValueError) as fault:
+            # Frame numbers and sizes come from the manifest: the file is not, or no longer, what was indexed.
             raise UnreadableVideo(str(fault)) from fault
         finally:
             reader.close()
