@@ -66,6 +66,7 @@ def last_map(name: str, network: Any, clips: Tensor) -> Tensor:
     return seen[0].permute(0, 4, 1, 2, 3) if name == "swin3d_t" else seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "mvit_v2_s"])
 @torch.no_grad()
 def test_torchvisions_networks_give_the_same_features(tmp_path: Path, name: str) -> None:

@@ -68,6 +68,7 @@ def test_all_videos_unreadable(tmp_path: Path, capsys: Printed) -> None:
     assert "0.mp4" in message
 
 
+@pytest.mark.slow
 def test_some_videos_unreadable_are_counted_and_named(tmp_path: Path, videos: Path, capsys: Printed) -> None:
     root = tmp_path / "mixed"
     shutil.copytree(videos, root)
@@ -82,6 +83,7 @@ def test_some_videos_unreadable_are_counted_and_named(tmp_path: Path, videos: Pa
     assert not Path("b").exists()
 
 
+@pytest.mark.slow
 def test_videos_shorter_than_the_clip(tmp_path: Path, videos: Path, capsys: Printed) -> None:
     """The videos have 24 frames: 40 are repeated at the end, or the videos are left out under end_policy=error."""
     long = command(videos, "sampler.frame_stride=13")

@@ -255,6 +255,7 @@ def _bound(path: str = "bench.json") -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eight_cores")
 def test_a_slow_reader_is_found_out(
     videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -271,6 +272,7 @@ def test_a_slow_reader_is_found_out(
     assert "prepare at 128 px: about 9× faster (measured on 4 videos)" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eight_cores")
 def test_a_slow_backbone_is_found_out(
     videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -293,6 +295,7 @@ def test_a_slow_backbone_is_found_out(
         assert picture.width > picture.height > 200
 
 
+@pytest.mark.slow
 def test_two_configurations_stand_side_by_side(
     videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -257,6 +257,7 @@ def test_results_go_into_the_run_and_are_numbered(run: Path, capsys: Printed) ->
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_results_without_a_run_go_into_outputs(run: Path, videos: Path) -> None:
     shutil.copy(run / "checkpoints" / "last.ckpt", "mine.ckpt")
     for _ in range(2):
@@ -298,6 +299,7 @@ def test_data_without_labels_is_refused(run: Path, videos: Path, capsys: Printed
     assert not list(Path().rglob("metrics.json"))
 
 
+@pytest.mark.slow
 def test_val_is_asked_where_there_is_no_test(videos: Path, tmp_path: Path, capsys: Printed) -> None:
     root = relabelled(videos, tmp_path / "own", split=["train"] * 12 + ["val"] * 8)
     result = evaluated(*RANDOM, *data(root), run_dir="a")
@@ -314,6 +316,7 @@ def test_data_with_nothing_to_ask_is_refused(videos: Path, tmp_path: Path, capsy
     assert "has neither test nor val videos" in refused(capsys, *RANDOM, *data(root))
 
 
+@pytest.mark.slow
 def test_label_picks_the_column(videos: Path, tmp_path: Path, capsys: Printed) -> None:
     root = relabelled(videos, tmp_path / "own", third=[f"class_{n % 3}" for n in range(20)])
     first = evaluated(*RANDOM, *data(root), run_dir="a")
@@ -326,6 +329,7 @@ def test_label_picks_the_column(videos: Path, tmp_path: Path, capsys: Printed) -
     assert "dataset.label='fourth' is not a label column" in message
 
 
+@pytest.mark.slow
 def test_label_of_the_command_line_wins_over_the_run(run: Path, videos: Path, tmp_path: Path) -> None:
     """`dataset.label=` alone changes a value of the run's data set, not the data set."""
     root = relabelled(videos, tmp_path / "own", third=[f"class_{n % 3}" for n in range(20)])
@@ -333,6 +337,7 @@ def test_label_of_the_command_line_wins_over_the_run(run: Path, videos: Path, tm
     assert evaluated(f"checkpoint={run}", *where, "dataset.label=third")["label"] == "third"
 
 
+@pytest.mark.slow
 def test_missing_and_undecodable_are_counted_in_the_split_asked(videos: Path, tmp_path: Path) -> None:
     """Of the test part one file is gone, one is no video, one breaks after it was indexed; of the train part one."""
     root = relabelled(videos, tmp_path / "own", split=["train"] * 10 + ["test"] * 10)

@@ -113,11 +113,13 @@ def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Extracte
 # --- the same whatever shares the work --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["batch_size=1", "batch_size=30", "dataset.num_workers=2"])
 def test_neither_batch_nor_workers_change_a_bit(videos: Path, expected: Extracted, change: str) -> None:
     assert same(evaluation(videos, change, "feature_cache=false").features(), expected)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit(videos: Path, expected: Extracted) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -350,6 +352,7 @@ def test_only_what_is_missing_is_computed(videos: Path, opened: list[str], monke
     assert len(opened) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -376,6 +379,7 @@ def test_the_seed_of_the_draws_matters_only_where_something_is_drawn(videos: Pat
     assert [some.cached for some in drawn] == [False, False]
 
 
+@pytest.mark.slow
 def test_other_labels_of_the_same_videos_take_their_features(videos: Path) -> None:
     evaluation(videos).features([CLIPS])
     shutil.copy(videos / "labels.csv", "own.csv")

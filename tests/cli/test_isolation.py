@@ -34,6 +34,7 @@ def command(videos: Path, *overrides: str) -> list[str]:
     return [*words, "dataset.max_unreadable_share=0.5", *isolated, *overrides]
 
 
+@pytest.mark.slow
 def test_failures_are_written_down_and_left_out_of_the_next_run(
     videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +59,7 @@ def test_failures_are_written_down_and_left_out_of_the_next_run(
     assert len(read_checkpoint(Path("first/checkpoints/last.ckpt"))["VideoDataModule"]["rows"]) == 12
 
 
+@pytest.mark.slow
 def test_a_quarantine_can_be_left_unread(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(videos, "trainer.max_epochs=1", "run_dir=a", "dataset.quarantine=false")) == 0
     assert not Path("cache/quarantine.jsonl").exists()

@@ -77,6 +77,7 @@ def test_what_is_done_is_not_done_again(videos: Path, tmp_path: Path, capsys: py
     assert all(table.stat().st_mtime_ns == time for table, time in times.items())
 
 
+@pytest.mark.slow
 def test_a_replaced_video_gets_a_new_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = numbered_folder(tmp_path / "own", videos=2)
     manifest = indexed(videos, tmp_path)
@@ -173,6 +174,7 @@ def config(videos: Path, tmp_path: Path, *more: str) -> Any:
     return compose_checked("train", given, provided=PROVIDED, settings=TrainSettings)
 
 
+@pytest.mark.slow
 def test_training_finds_the_tables_of_the_data_set_it_names(videos: Path, tmp_path: Path) -> None:
     _, before = build_checked(config(videos, tmp_path))
     note = before.check_motion()

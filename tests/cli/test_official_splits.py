@@ -265,6 +265,7 @@ def evaluated(*overrides: str) -> Any:
     return {key: value for key, value in content.items() if key not in ("seconds", "peak_memory_bytes", "decoding")}
 
 
+@pytest.mark.slow
 def test_one_command_is_the_mean_of_three(ucf101: Path) -> None:
     words = ["dataset=ucf101", f"dataset.root={ucf101}"]
     single = [evaluated(*words, f"dataset.source.split={split}") for split in (1, 2, 3)]

@@ -100,6 +100,7 @@ def test_doing_it_again_changes_nothing_and_a_replaced_source_one_file(
     assert Manifest.open(Path("out/manifest.parquet")).column("num_frames") == [30, 44, 32, 20]
 
 
+@pytest.mark.slow
 def test_files_that_fail_are_named_and_in_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = numbered_folder(tmp_path / "own", videos=3)
     (videos / "was_broken.mp4").write_bytes(b"no video")
@@ -147,6 +148,7 @@ def test_three_shards_and_a_last_call_are_as_one(manifest: Path, capsys: pytest.
         assert content(Path("shards")) == content(Path("one"))
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_done(
     manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +213,7 @@ def test_unreadable_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "there is nothing to prepare" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_rate(manifest: Path) -> None:
     assert run(manifest, "-o", "out", "--fps", "12.5") == 0
     made = Manifest.open(Path("out/manifest.parquet"))
@@ -237,6 +240,7 @@ def test_training_takes_the_manifest_with_its_labels(tmp_path: Path) -> None:
     assert datamodule.manifest.parquet_file == Path("out/manifest.parquet")
 
 
+@pytest.mark.slow
 def test_motion_tables_are_made_along_and_found_by_training(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(manifest, "-o", "out", "--motion", "frame_difference") == 0
     assert json.loads(Path("out/manifest.motion/settings.json").read_text())["flow"] == "frame_difference"

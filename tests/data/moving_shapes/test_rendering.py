@@ -83,6 +83,7 @@ def test_distractors_hide_the_object_and_the_arguments_have_effect() -> None:
     assert change[1] < 0.6 * change[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("object_scale", [1.5, 0.8])
 def test_one_frame_does_not_tell_the_motion(object_scale: float) -> None:
     settings = SceneSettings(size=32, num_frames=33, object_scale=object_scale, pixel_noise=0.0)
