@@ -4,7 +4,8 @@ Opening a file, seeking, and decoding from the last keyframe are often most of a
 them. With ``clips_per_open`` R a worker opens the videos of a batch once and makes R batches of them: repeat r of every
 video stands in the r-th. So no batch holds a video twice, and an epoch, which still opens each video once, has R times
 as many batches. What repeats draw is as independent as what two epochs draw, but the same videos follow each other: a
-queue holds keys of a video's other repeats, which are then its negatives (R - 1 batches of them).
+queue holds keys of a video's other repeats, up to R - 1 batches of them. MoCo leaves keys of a query's own video out of
+its negatives, so it only has a few less.
 
 After Hoffer et al., CVPR 2020 (arXiv 1901.09335), which puts the repeats into one batch, and the repeated sampling of
 masked autoencoders on video (Feichtenhofer et al., NeurIPS 2022), which counts its epochs times the repeats.
