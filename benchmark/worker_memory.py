@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -31,13 +31,14 @@ def worker_memory(
     datamodule = our_data(root, augment_on="device", num_workers=1, overrides=overrides)
     clips_per_batch = BATCH_SIZE * NUM_VIEWS
     before, after = (number // clips_per_batch for number in (early, late))
+    others = set(process_tree(os.getpid()))
     batches = iter(datamodule.training_loader(after + READINGS + 1))
     for _ in islice(batches, before):
         pass
-    first = _readings(batches)
+    first = _readings(batches, others)
     for _ in islice(batches, after - before - READINGS):
         pass
-    last = _readings(batches)
+    last = _readings(batches, others)
     growth = [sum(late_sizes) / sum(early_sizes) for early_sizes, late_sizes in zip(first, last, strict=True)]
     details = {
         f"MB of {name} after {early} clips": sizes for name, sizes in zip(_names(first[0]), first[-1], strict=True)
@@ -54,11 +55,11 @@ def worker_memory(
     )
 
 
-def _readings(batches: object) -> list[list[float]]:
-    """Megabytes of the worker, and of the child if it has one, after each of a few batches."""
+def _readings(batches: object, others: Collection[int]) -> list[list[float]]:
+    """Megabytes of the worker, and of the child if it has one, after each of a few batches; not of other processes."""
     readings = []
     for _ in islice(batches, READINGS):  # type: ignore[call-overload]
-        processes = process_tree(os.getpid())[1:]
+        processes = [process for process in process_tree(os.getpid()) if process not in others]
         readings.append([resident_mb(process) for process in processes])
     return readings
 
