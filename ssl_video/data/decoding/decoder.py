@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssl_video.data.readers.base import Cut, FramePart, ReaderFactory, check_box, resize_frames
 from ssl_video.data.readers.stream import StreamTable
-from ssl_video.utils.errors import UnreadableVideo
+from ssl_video.utils.errors import InputError, UnreadableVideo
 
 Frames = NDArray[np.uint8]
 MOST_UNSCALED_BYTES = 2**26  # of one read: 16 frames of 1080p, or all of 340x256 that anybody asks for
@@ -63,6 +63,8 @@ class DirectDecoder:
         reader = self.open_reader(path, table=table)
         try:
             clips = reader.read_cuts(asked)
+        except InputError:  # a library that is missing, say, and no fault of the video
+            raise
         except (IndexError, ValueError) as fault:
             # Frame numbers and sizes come from the manifest: the file is not, or no longer, what was indexed.
             raise UnreadableVideo(str(fault)) from fault

@@ -147,6 +147,7 @@ class DecodeProcess:
 
     def end(self) -> None:
         """Kills it and closes what belongs to it; clips that were handed out stay."""
+        self._seen = np.empty(0, dtype=np.uint8)  # the map holds the file open
         self._finalizer()
 
     def disown(self) -> None:
