@@ -12,8 +12,11 @@ from torch import Tensor
 from ssl_video.utils.files import write_atomically
 
 
+KEPT = ("train/", "health/", "val/")
+
+
 class MetricsCSV(pl.Callback):
-    """Appends ``epoch, step`` and every ``train/...`` value; written out with each checkpoint.
+    """Appends ``epoch, step`` and every ``train/``, ``health/`` and ``val/`` value; written with each checkpoint.
 
     Rows are held back until a checkpoint is written, so the file never runs ahead of what a resume starts from by more
     than the rows that the resume drops.
@@ -40,7 +43,7 @@ class MetricsCSV(pl.Callback):
         if trainer.global_step - 1 == self._last_step:
             return  # gradients are still being accumulated
         self._last_step = trainer.global_step - 1
-        values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(KEPT)}
         self._rows.append({"epoch": batch.epoch, "step": self._last_step, **values})
 
     def on_save_checkpoint(

@@ -7,7 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-LOGGED = ("train/", "data/")
+LOGGED = ("train/", "data/", "health/", "val/", "time/")
+AT_ONCE = ("health/", "val/")  # measured now and then, so not to be missed
 
 
 class StepLogging(pl.Callback):
@@ -30,6 +31,7 @@ class StepLogging(pl.Callback):
         """Logs a step that is due, and the last one; of batches whose gradients are accumulated once."""
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         due = bool(every) and (step % every == 0 or step == pl_module.total_steps)
+        due = due or any(name.startswith(AT_ONCE) for name in trainer.callback_metrics)
         if not trainer.loggers or not due or step == self._last_step:
             return
         self._last_step = step

@@ -300,7 +300,6 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
     """Lightning's trainer with what every run has: metrics, checkpoints, progress, and a count of what failed."""
     set_matmul_precision(config)
     callbacks = [
-        MetricsCSV(run_dir / "metrics.csv"),
         DecodeFailures(
             run_dir / "decode_failures.csv",
             max_share=datamodule.max_unreadable_share,
@@ -309,6 +308,10 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
             samples_per_open=datamodule.clips_per_open,
         ),
         SamplerFlags(),
+        *(build(node) for node in (config.callbacks or {}).values()),
+        # From here on what the others found is read; a checkpoint is written last, with the rows that belong to it.
+        MetricsCSV(run_dir / "metrics.csv"),
+        StepLogging(),
         SaveCheckpoint(
             run_dir / "checkpoints",
             every_steps=config.checkpoint_every_steps,
@@ -317,9 +320,7 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
         ),
         Progress(),
         Interrupt(),
-        StepLogging(),
         *([CudaGraphSteps()] if config.speed.cuda_graphs else []),
-        *(build(node) for node in (config.callbacks or {}).values()),
     ]
     trainer: pl.Trainer = build(
         config.trainer,

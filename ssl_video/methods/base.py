@@ -18,6 +18,7 @@ from ssl_video.optim.parameter_groups import apply_lr_factors, decay_groups
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
 Batch = TypeVar("Batch")
+OF_A_STEP = ("train/", "health/", "val/", "time/")  # values that callbacks and loggers see in one step only
 
 
 class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
@@ -88,7 +89,7 @@ class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
         """
         shown = self.trainer.callback_metrics
         if part == 0:
-            for name in [name for name in shown if name.startswith("train/")]:
+            for name in [name for name in shown if name.startswith(OF_A_STEP)]:
                 del shown[name]
         for name, value in values.items():
             before = shown.get(f"train/{name}")
