@@ -79,6 +79,24 @@ def gather_objects(value: Item) -> list[Item]:
     return values
 
 
+def exchange(tensor: Tensor, *, sent: list[int], received: list[int]) -> Tensor:
+    """Sends each rank its own rows, without gradient; every row travels once.
+
+    Args:
+        tensor: ``[sum of sent, ...]``, the rows for rank 0, then those for rank 1, and so on.
+        sent: rows for each rank.
+        received: rows from each rank; what those ranks have for this one in their ``sent``.
+
+    Returns:
+        ``[sum of received, ...]``, the rows from rank 0, then those from rank 1, and so on.
+    """
+    if world_size() == 1:
+        return tensor.detach()
+    rows = tensor.new_empty(sum(received), *tensor.shape[1:])
+    dist.all_to_all_single(rows, tensor.detach().contiguous(), received, sent)
+    return rows
+
+
 def _gather(tensor: Tensor, rows: list[int]) -> Tensor:
     # The collective wants equal shapes, so every rank pads to the longest and the padding is cut off afterwards.
     padded = tensor.new_zeros(max(rows), *tensor.shape[1:])

@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_video.modules.batch_shuffle import shuffle
@@ -65,3 +68,31 @@ def test_batch_norm_sees_other_companions():
     assert [float(mean) for mean in run_in_two_processes(norm_mean, False)] == [0.0, 1.0]
     means = [float(mean) for mean in run_in_two_processes(norm_mean, True)]
     assert all(0.0 < mean < 1.0 for mean in means) and sum(means) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rows", [(8, 8), (5, 3)])
+def test_the_order_over_all_ranks_is_that_of_one_permutation(rows):
+    results = run_in_two_processes(shuffle_and_back, rows, 3)
+    all_rows = torch.cat([own for own, _, _ in results])
+    permutation = torch.randperm(sum(rows), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.cat([shuffled for _, shuffled, _ in results]), all_rows[permutation])
+
+
+def most_rows_received(rows: int) -> int:
+    """Rows that come to this rank in one shuffle."""
+    received = []
+    original = dist.all_to_all_single
+
+    def counted(output: Tensor, *arguments: Any) -> Any:
+        received.append(len(output))
+        return original(output, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_to_all_single", counted)
+        patch.setattr(dist, "all_gather", lambda parts, own: [part.fill_(rows) for part in parts])
+        shuffle(numbered(rows, first=100 * rank()), seed=0)
+    return max(received)
+
+
+def test_a_rank_receives_as_many_rows_as_it_has():
+    assert run_in_two_processes(most_rows_received, 6) == [6, 6]
