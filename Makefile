@@ -15,7 +15,7 @@ STAMP := .venv/.installed
 # One thread per process: pytest-xdist runs one process per core.
 PYTEST := OMP_NUM_THREADS=1 $(VENV) -m pytest
 
-.PHONY: help setup demo proofs probes benchmark bench fuzz test test-all test-slow test-gpu test-torchcodec test-browser test-oracles check format clean
+.PHONY: help setup demo proofs probes benchmark bench bench-scale fuzz test test-all test-slow test-gpu test-torchcodec test-browser test-oracles check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,9 @@ benchmark: setup ## pre-train and measure every method; resumable (MINUTES= JOBS
 
 bench: setup ## measure the data path and the step against their rivals, as ratios in one run (LONG=1: also memory)
 	$(VENV) -m benchmark.data_path $(if $(LONG),--memory --manifest)
+
+bench-scale: setup ## measure more processes against one, checkpoints, starting and stopping (a quarter of an hour)
+	$(VENV) -m benchmark.scaling
 
 fuzz: setup ## read 2,000 broken files through every reader (FILES=)
 	FUZZ_FILES=$(FILES) $(PYTEST) tests/data/test_fuzz.py -n $(WORKERS)
