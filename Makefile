@@ -15,7 +15,7 @@ STAMP := .venv/.installed
 # One thread per process: pytest-xdist runs one process per core.
 PYTEST := OMP_NUM_THREADS=1 $(VENV) -m pytest
 
-.PHONY: help setup demo proofs probes benchmark bench bench-scale fuzz test test-all test-slow test-gpu test-torchcodec test-browser test-oracles check format clean
+.PHONY: help setup demo proofs probes benchmark bench bench-scale fuzz test test-all test-slow test-gpu test-torchcodec test-browser test-oracles test-slurm check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,7 +70,7 @@ test-all: setup ## run all tests
 	$(PYTEST) -n $(WORKERS)
 
 test-slow: setup ## run the slow tests only
-	$(PYTEST) -m slow -n $(WORKERS)
+	$(PYTEST) -m "slow and not slurm" -n $(WORKERS)
 
 test-gpu: setup ## run the tests that need a GPU; fails without one
 	$(PYTEST) -m gpu --require gpu
@@ -80,6 +80,11 @@ test-torchcodec: setup ## run the tests that need torchcodec and FFmpeg's librar
 
 test-browser: setup ## open the report in headless Chromium (apt-get install chromium); fails without one
 	$(PYTEST) -m browser --require browser
+
+test-slurm: setup ## run the tests on a real SLURM of two nodes, on loopback; installs slurm-wlm and munge (needs root)
+	@command -v slurmd munged >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
+	$(PYTEST) tests/slurm --require slurm
 
 test-oracles: setup ## run the tests against Hugging Face's networks; installs transformers into .venv first
 	$(VENV) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[oracles]'

@@ -17,8 +17,9 @@ from ssl_video.backbones.base import Backbone
 from ssl_video.cli.baselines import build_backbones
 from ssl_video.cli.features import asked_split, build_evaluation_data, extract, feature_set
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, quiet, share_cores
-from ssl_video.cli.weights import complete_overrides, read_weights
+from ssl_video.cli.weights import complete_overrides
 from ssl_video.evaluation.clips import ClipSpec, Part
+from ssl_video.hub.weights import read_weights
 from ssl_video.utils.config import build, compose_checked
 from ssl_video.utils.run import read_record, write_json
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from support.browser import BROWSERS, find_browser
+from support.slurm import missing_slurm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -82,6 +83,7 @@ MISSING: dict[str, Callable[[], str | None]] = {
     "browser": missing_browser,
     "oracles": missing_oracles,
     "shared_data": missing_shared_data,
+    "slurm": missing_slurm,
 }
 
 

@@ -15,12 +15,14 @@ class Backbone(nn.Module, ABC):
         in_channels: C, channels of a clip.
         min_frames: fewest frames T for which the feature map isn't empty.
         min_size: fewest pixels in height and in width for which it isn't empty.
+        traces_any_size: whether a graph traced with clips of one length and size (`ssl-video export`) can serve others.
     """
 
     feature_dim: int
     in_channels: int = 3
     min_frames: int = 1
     min_size: int = 1
+    traces_any_size: bool = True
 
     @abstractmethod
     def feature_map(self, clips: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ class MViT(Backbone):
     features, are those of the other tokens (torchvision's classifier reads the class token).
     """
 
+    # torchvision works out positions and windows with Python's numbers, which a graph keeps as they were.
+    traces_any_size = False
+
     def __init__(
         self,
         *,
@@ -85,6 +88,8 @@ class Swin3D(Backbone):
 
     Clips may have any size: they are padded to whole patches and windows.
     """
+
+    traces_any_size = False  # see MViT
 
     def __init__(
         self,

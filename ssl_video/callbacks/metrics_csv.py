@@ -1,8 +1,9 @@
-"""``metrics.csv``: one row per optimizer step, each step exactly once, whatever was interrupted."""
+"""``metrics.csv``: one row per optimizer step, each step exactly once, whatever was interrupted; and ``times.csv``."""
 
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,29 @@ from torch import Tensor
 
 from ssl_video.utils.files import write_atomically
 
-
-KEPT = ("train/", "health/", "val/")
+# What training computes: the same again from the same seed, also when it was interrupted.
+COMPUTED = ("train/", "health/", "val/")
+# What the machine made of it, in the steps in which that was measured.
+MEASURED = ("time/", "data/")
+LOSS = "train/loss"  # stands first
 
 
 class MetricsCSV(pl.Callback):
-    """Appends ``epoch, step`` and every ``train/``, ``health/`` and ``val/`` value; written with each checkpoint.
+    """Appends ``epoch, step`` and the values of some names; written with each checkpoint.
 
     Rows are held back until a checkpoint is written, so the file never runs ahead of what a resume starts from by more
     than the rows that the resume drops.
 
     Args:
         path: the file; on a resume its rows at or beyond the checkpoint's next step are dropped.
+        kept: how the names begin.
+        only_with: how a name begins without which a step has no row; None writes every step.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, kept: tuple[str, ...] = COMPUTED, only_with: str | None = None) -> None:
         self.path = path
+        self.kept = kept
+        self.only_with = only_with
         self._rows: list[dict[str, Any]] = []
         self._last_step = -1
 
@@ -43,14 +51,23 @@ class MetricsCSV(pl.Callback):
         if trainer.global_step - 1 == self._last_step:
             return  # gradients are still being accumulated
         self._last_step = trainer.global_step - 1
-        values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(KEPT)}
+        values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(self.kept)}
+        if self.only_with is not None and not any(name.startswith(self.only_with) for name in values):
+            return
         self._rows.append({"epoch": batch.epoch, "step": self._last_step, **values})
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Writes the rows that the checkpoint will not repeat."""
-        self._flush(trainer)
+        """Writes the rows that the checkpoint will not repeat; where they cannot be, it is not written either.
+
+        Raising here would leave the other ranks at the barrier that follows.
+        """
+        try:
+            self._flush(trainer)
+        except OSError as fault:
+            checkpoint_io: Any = trainer.strategy.checkpoint_io
+            checkpoint_io.fault = fault
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes what is left."""
@@ -61,19 +78,29 @@ class MetricsCSV(pl.Callback):
         self._flush(trainer)
 
     def _flush(self, trainer: pl.Trainer) -> None:
+        """Writes the rows that are held back; what a full disk refuses is held back further."""
         rows = [
             {name: value.item() if isinstance(value, Tensor) else value for name, value in row.items()}
             for row in self._rows
         ]
+        if rows and trainer.is_global_zero:
+            header = self._header()
+            if header is None or any(name not in header for row in rows for name in row):
+                self._write([*(self._read() if header else []), *rows])
+            else:
+                self._append(rows, header)
         self._rows.clear()
-        if not rows or not trainer.is_global_zero:
-            return
-        header = self._header()
-        if header is None or any(name not in header for row in rows for name in row):
-            self._write([*(self._read() if header else []), *rows])
-            return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, header, restval="").writerows(rows)
+
+    def _append(self, rows: list[dict[str, Any]], header: list[str]) -> None:
+        whole = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, header, restval="").writerows(rows)
+                file.flush()
+                os.fsync(file.fileno())  # before the checkpoint that does not repeat them
+        except OSError:
+            os.truncate(self.path, whole)
+            raise
 
     def _header(self) -> list[str] | None:
         if not self.path.exists():
@@ -87,8 +114,8 @@ class MetricsCSV(pl.Callback):
             return [row for row in csv.DictReader(file) if row.get("step") and None not in row.values()]
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        names = sorted({name for row in rows for name in row} - {"epoch", "step", "train/loss"})
-        header = ["epoch", "step", "train/loss", *names]
+        names = sorted({name for row in rows for name in row} - {"epoch", "step", LOSS})
+        header = ["epoch", "step", *([LOSS] if LOSS.startswith(self.kept) else []), *names]
 
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="") as file:

@@ -15,7 +15,8 @@ from torch import nn
 from ssl_video.backbones.base import Backbone
 from ssl_video.backbones.weights import load_tensors, read_tensors
 from ssl_video.cli.parts import PROVIDED, StartingWeights, TrainSettings, build_backbone
-from ssl_video.cli.weights import FROM_CHECKPOINT, Weights, load_state, read_weights
+from ssl_video.cli.weights import FROM_CHECKPOINT, load_state
+from ssl_video.hub.weights import Weights, read_weights
 from ssl_video.utils.checkpoint import file_digest
 from ssl_video.utils.config import compose_checked, plain
 from ssl_video.utils.errors import InputError

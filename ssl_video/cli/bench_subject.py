@@ -26,9 +26,9 @@ from ssl_video.cli.parts import (
     build_checked,
     build_reader,
     build_trainer,
-    num_processes,
     total_steps,
 )
+from ssl_video.cli.strategies import num_processes
 from ssl_video.data.decoding.decoder import DirectDecoder
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.run import Job

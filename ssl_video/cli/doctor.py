@@ -21,9 +21,9 @@ from ssl_video.cli.parts import (
     augment_on,
     build_datamodule,
     cache_dir,
-    num_processes,
     quiet,
 )
+from ssl_video.cli.strategies import num_processes
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.utils.config import build, compose_checked
 from ssl_video.utils.errors import InputError

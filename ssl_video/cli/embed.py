@@ -21,11 +21,12 @@ from ssl_video.cli.extraction import Rows, extract_rows
 from ssl_video.cli.features import build_evaluation_data
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, quiet, share_cores
 from ssl_video.cli.resume import overrides_by_key
-from ssl_video.cli.weights import Weights, complete_overrides, read_weights
+from ssl_video.cli.weights import complete_overrides
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.manifest import OK, SPLITS
 from ssl_video.evaluation.clips import ClipSpec
 from ssl_video.evaluation.extract import Extracted
+from ssl_video.hub.weights import Weights, read_weights
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.distributed import rank
 from ssl_video.utils.errors import InputError

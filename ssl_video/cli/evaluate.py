@@ -9,14 +9,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ssl_video.cli.launch import launch
+from ssl_video.cli.loggers import log_evaluation
 from ssl_video.cli.measure import measure
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, quiet, share_cores
 from ssl_video.cli.protocols import is_scorecard
 from ssl_video.cli.report import write_report
 from ssl_video.cli.results import result_folder, write_results
-from ssl_video.cli.resume import refuse_parallel_sweep
 from ssl_video.cli.scorecard import format_markdown, format_report
-from ssl_video.cli.weights import complete_overrides, read_weights
+from ssl_video.cli.weights import complete_overrides
+from ssl_video.hub.weights import read_weights
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import Job, write_text
 
@@ -32,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(config: DictConfig, job: Job) -> Path:
     """Runs one evaluation and returns the folder of its ``metrics.json``."""
-    refuse_parallel_sweep(config, job)
     share_cores(config)
     weights = read_weights(config.checkpoint)
     folder = result_folder(config, job, weights)
@@ -42,6 +42,7 @@ def evaluate(config: DictConfig, job: Job) -> Path:
     write_results(folder, measured)
     print(format_report(measured.report))
     print(f"Written to {folder / 'metrics.json'}")
+    log_evaluation(config, job, run_dir=weights.folder, step=weights.step, folder=folder, report=measured.report)
     if is_scorecard(config):
         write_text(folder / "table.md", format_markdown(measured.report))
         if config.scorecard.report:

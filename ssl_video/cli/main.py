@@ -20,6 +20,7 @@ COMMANDS = {
     "table": ("ssl_video.cli.table", "print the results below some folders as one table"),
     "compare": ("ssl_video.cli.compare", "two results side by side, and whether they may be compared"),
     "report": ("ssl_video.cli.report", "write one HTML page about one run or several; it opens without a network"),
+    "export": ("ssl_video.cli.export", "a backbone as a folder to give away: weights, model card, graphs"),
     "demo": ("ssl_video.cli.demo", "make data, pre-train, evaluate, draw: a few minutes"),
 }
 

@@ -18,11 +18,11 @@ from ssl_video.cli.protocols import Chosen, choose_protocols, is_scorecard
 from ssl_video.cli.results import Asked, Measured, predictions_table, protocol_report, scorecard_report
 from ssl_video.cli.scorecard import format_skipped
 from ssl_video.cli.training_protocols import run_training_protocol, tell_training_time
-from ssl_video.cli.weights import Weights
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.evaluation.clips import NORMAL, ClipSpec, Part
 from ssl_video.evaluation.extract import Extracted
 from ssl_video.evaluation.features import FeatureSet, ProtocolResult
+from ssl_video.hub.weights import Weights
 from ssl_video.utils.distributed import rank
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import Job, peak_memory_bytes

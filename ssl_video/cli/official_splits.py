@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_video.cli.weights import Weights
+from ssl_video.hub.weights import Weights
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import Job
 

@@ -15,20 +15,29 @@ import platformdirs
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from pydantic import Field
 
 from ssl_video.backbones.base import Backbone
+from ssl_video.backbones.memory_format import lay_out
 from ssl_video.backbones.weights import Inflate, load_weights
+from ssl_video.callbacks.bad_loss import BadLoss, Policy
 from ssl_video.callbacks.cuda_graphs import CudaGraphSteps
 from ssl_video.callbacks.decode_failures import DecodeFailures
-from ssl_video.callbacks.interrupt import Interrupt
-from ssl_video.callbacks.metrics_csv import MetricsCSV
+from ssl_video.callbacks.end_unhealthy import EndUnhealthy
+from ssl_video.callbacks.health import Health
+from ssl_video.callbacks.metrics_csv import MEASURED, MetricsCSV
 from ssl_video.callbacks.progress import Progress
 from ssl_video.callbacks.sampler_flags import SamplerFlags
-from ssl_video.callbacks.save_checkpoint import SaveCheckpoint
+from ssl_video.callbacks.save_checkpoint import Mode, SaveCheckpoint
 from ssl_video.callbacks.step_logging import StepLogging
-from ssl_video.cli.speed import Speed, build_optimizer, check_speed, lay_out, set_matmul_precision, speed_up
+from ssl_video.callbacks.stop_signals import StopSignals
+from ssl_video.cli.health import build_callbacks
+from ssl_video.cli.loggers import build_loggers
+from ssl_video.cli.pictures import PictureSettings, build_pictures
+from ssl_video.cli.speed import Speed, build_optimizer, check_speed, set_matmul_precision, speed_up
+from ssl_video.cli.strategies import ScaleLr, build_strategy, environment_plugins, num_processes
+from ssl_video.cli.studies import study_callbacks
 from ssl_video.data.datamodule import AugmentOn, VideoDataModule
 from ssl_video.data.dataset import ClipSampler, ClipTransform
 from ssl_video.data.decoding.decoder import Decoder, DirectDecoder
@@ -65,10 +74,21 @@ class TrainSettings:
     backbone: StartingWeights
     reader: Isolation
     speed: Speed
+    pictures: PictureSettings
     augment_on: Literal["auto", "worker", "device"]
     seed: Annotated[int, Field(ge=0)]
     batch_size: Positive
-    checkpoint_every_steps: Positive
+    scale_lr: ScaleLr
+    scale_lr_reference: Positive | None
+    bad_loss: Policy
+    bad_loss_in_a_row: Positive
+    checkpoint_every_steps: Positive | None
+    checkpoint_every_minutes: Annotated[float, Field(gt=0)] | None
+    keep_last: Annotated[int, Field(ge=0)]
+    keep_best: str | None
+    keep_best_mode: Mode
+    requeue: Literal["auto"] | bool
+    time_limit_minutes: Annotated[float, Field(gt=0)] | None
     run_dir: str | None
     resume: str | None
     cache_dir: str | None
@@ -99,7 +119,8 @@ PROVIDED = {
     "method": ("backbone", "optimizer", "scheduler", "seed", "num_classes"),
     "dataset": _DATA,
     "logger.tensorboard": ("save_dir",),
-    "logger.wandb": ("save_dir",),
+    "logger.wandb": ("save_dir", "run_id"),
+    "callbacks.online_knn": ("config", "datamodule"),
 }
 
 
@@ -175,18 +196,6 @@ def _load_starting_weights(backbone: Backbone, config: DictConfig) -> None:
     rank_zero_only(print)(f"backbone.weights={config.backbone.weights}: {loaded}")
 
 
-def num_processes(config: DictConfig) -> int:
-    """Processes that a training job will have, before any of them is there."""
-    devices = config.trainer.devices
-    if isinstance(devices, int) and devices > 0:
-        per_node = devices
-    elif isinstance(devices, ListConfig):
-        per_node = len(devices)
-    else:  # "auto" or -1
-        per_node = torch.cuda.device_count() if config.trainer.accelerator == "gpu" else 1
-    return max(1, per_node) * int(config.trainer.num_nodes)
-
-
 def share_cores(config: DictConfig, *, processes: int | None = None) -> None:
     """Leaves the decoding workers their cores: more threads than cores wait for each other in every operation.
 
@@ -234,6 +243,7 @@ def build_checked(
         resumed: the checkpoint that it goes on with: its list of videos is that of the whole run.
     """
     check_speed(config)
+    _check_bad_loss(config)
     share_cores(config)
     semi: SemiPart | None = build(config.semi) if "semi" in config else None
     datamodule = build_datamodule(
@@ -258,6 +268,15 @@ def build_checked(
     datamodule.check_enough(num_processes(config))
     datamodule.check_motion()
     return method, datamodule
+
+
+def _check_bad_loss(config: DictConfig) -> None:
+    """Refuses to skip what a loss scaler skips by itself: its gradients overflow now and then, and that is no fault."""
+    if config.bad_loss == "skip" and config.trainer.precision == "16-mixed":
+        raise InputError(
+            "bad_loss=skip with trainer.precision=16-mixed: the scaler of its loss skips steps with an infinite "
+            "gradient by itself; use trainer.precision=bf16-mixed, or bad_loss=stop."
+        )
 
 
 def augment_on(config: DictConfig) -> AugmentOn:
@@ -296,9 +315,37 @@ def _check_backbone(method: SSLMethod[Any], datamodule: VideoDataModule) -> None
         ) from fault
 
 
-def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: VideoDataModule) -> pl.Trainer:
-    """Lightning's trainer with what every run has: metrics, checkpoints, progress, and a count of what failed."""
+def build_trainer(
+    config: DictConfig,
+    job: Job,
+    run_dir: Path,
+    datamodule: VideoDataModule,
+    *,
+    goes_on: bool = False,
+    state: Mapping[str, Any] | None = None,
+) -> pl.Trainer:
+    """Lightning's trainer with what every run has: metrics, checkpoints, progress, and a count of what failed.
+
+    Args:
+        config: of the job.
+        job: what Hydra says of it.
+        run_dir: the run's folder.
+        datamodule: the data.
+        goes_on: whether the folder's run goes on.
+        state: the checkpoint it goes on from, if there is one.
+    """
     set_matmul_precision(config)
+    save_checkpoint = SaveCheckpoint(
+        run_dir / "checkpoints",
+        every_steps=config.checkpoint_every_steps,
+        every_minutes=config.checkpoint_every_minutes,
+        keep_last=config.keep_last,
+        keep_best=config.keep_best,
+        keep_best_mode=config.keep_best_mode,
+        config=plain(config),
+        backbone_config=backbone_config(config, backbone_name=job.choices["backbone"], sampler=datamodule.sampler),
+    )
+    chosen = build_callbacks(config, datamodule)
     callbacks = [
         DecodeFailures(
             run_dir / "decode_failures.csv",
@@ -307,19 +354,24 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
             keep=datamodule.keep_in_quarantine if datamodule.quarantine else None,
             samples_per_open=datamodule.clips_per_open,
         ),
+        BadLoss(
+            run_dir / "bad_batches.csv",
+            policy=config.bad_loss,
+            most_in_a_row=config.bad_loss_in_a_row,
+            segment_of=datamodule.manifest.segment,
+        ),
         SamplerFlags(),
-        *(build(node) for node in (config.callbacks or {}).values()),
+        *chosen,
+        *study_callbacks(config),
+        *build_pictures(config, run_dir, datamodule, make_method=partial(_another_method, config, datamodule)),
         # From here on what the others found is read; a checkpoint is written last, with the rows that belong to it.
         MetricsCSV(run_dir / "metrics.csv"),
+        MetricsCSV(run_dir / "times.csv", kept=MEASURED, only_with="time/"),
         StepLogging(),
-        SaveCheckpoint(
-            run_dir / "checkpoints",
-            every_steps=config.checkpoint_every_steps,
-            config=plain(config),
-            backbone_config=backbone_config(config, backbone_name=job.choices["backbone"], sampler=datamodule.sampler),
-        ),
+        save_checkpoint,
+        *(EndUnhealthy(one, save_checkpoint) for one in chosen if isinstance(one, Health)),
         Progress(),
-        Interrupt(),
+        StopSignals(save_checkpoint.save, time_limit_minutes=config.time_limit_minutes),
         *([CudaGraphSteps()] if config.speed.cuda_graphs else []),
     ]
     trainer: pl.Trainer = build(
@@ -327,11 +379,13 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
         # The data module's loader holds all epochs in one, so that its workers are never drained; see data/order.py.
         max_steps=total_steps(config, datamodule),
         max_epochs=-1,
-        strategy=build(config.strategy) if "_target_" in config.strategy else config.strategy.name,
-        # Absolute: W&B writes from a process of its own, whose working directory may be another.
-        logger=[build(node, save_dir=str(run_dir.absolute())) for node in (config.logger or {}).values()] or False,
+        strategy=build_strategy(config),
+        logger=build_loggers(
+            config, job, run_dir, resumed=goes_on, first_step=None if state is None else int(state["global_step"])
+        )
+        or False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *environment_plugins()],
         default_root_dir=str(run_dir),
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -339,6 +393,13 @@ def build_trainer(config: DictConfig, job: Job, run_dir: Path, datamodule: Video
         use_distributed_sampler=False,
     )
     return trainer
+
+
+def _another_method(config: DictConfig, datamodule: VideoDataModule) -> SSLMethod[Any]:
+    """The method once more, as it is written: not compiled, from random weights, on the CPU."""
+    plainly = config.copy()
+    plainly.speed.compile, plainly.speed.checkpoint_activations = "none", False
+    return build_method(plainly, num_classes=len(datamodule.class_names), starts=False)
 
 
 def total_steps(config: DictConfig, datamodule: VideoDataModule) -> int:
@@ -384,4 +445,5 @@ def quiet() -> None:
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")  # that srun is there but not used
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -16,8 +16,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig
 
-from ssl_video.cli.parts import num_processes, share_cores
-from ssl_video.utils.errors import InputError
+from ssl_video.cli.parts import share_cores
+from ssl_video.cli.rank_watch import watch_processes
+from ssl_video.cli.strategies import environment_plugins, num_processes, refuse_other_number
 
 # The others wait while the first one fits its probes or trains.
 LONGEST_WAIT = timedelta(days=7)
@@ -38,7 +39,8 @@ def join_processes(config: DictConfig) -> torch.device:
     if dist.is_available() and dist.is_initialized():
         return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     several = num_processes(config) > 1
-    _refuse_other_number(config)
+    refuse_other_number(config)
+    watch_processes()
     if not several and not on_gpu:
         return torch.device("cpu")
     backend = config.strategy.get("process_group_backend") if "strategy" in config else None
@@ -47,6 +49,7 @@ def join_processes(config: DictConfig) -> torch.device:
         devices=config.trainer.devices,
         num_nodes=config.trainer.num_nodes,
         strategy=DDPStrategy(process_group_backend=backend, timeout=LONGEST_WAIT) if several else "auto",
+        plugins=environment_plugins(),
     )
     given_threads = os.environ.get("OMP_NUM_THREADS")
     fabric.launch()
@@ -58,17 +61,6 @@ def join_processes(config: DictConfig) -> torch.device:
             os.environ.pop("OMP_NUM_THREADS", None)
             share_cores(config, processes=1)
     return fabric.device
-
-
-def _refuse_other_number(config: DictConfig) -> None:
-    """Processes that know nothing of each other would all do the whole and write over each other's results."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if "LOCAL_RANK" in os.environ and started != num_processes(config):
-        raise InputError(
-            f"{started} processes were started from outside (torchrun, srun), but trainer.devices="
-            f"{config.trainer.devices} and trainer.num_nodes={config.trainer.num_nodes} make {num_processes(config)}; "
-            "set both to what was started."
-        )
 
 
 def threads_of_one(config: DictConfig) -> int:

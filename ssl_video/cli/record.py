@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
-import wandb
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerStatus
 
 from ssl_video.callbacks.sampler_flags import SamplerFlags
+from ssl_video.callbacks.stop_signals import StopSignals
 from ssl_video.cli.speed import describe_accumulation
+from ssl_video.cli.strategies import describe_batch
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.decoding.quarantine import quarantine_file
 from ssl_video.utils.config import plain
@@ -25,19 +25,39 @@ from ssl_video.utils.files import write_atomically
 from ssl_video.utils.run import Job, environment, peak_memory_bytes, read_record, write_config, write_json, write_text
 
 ROWS_AT_A_TIME = 65_536
+_OF_THE_WHOLE_RUN = ("seconds", "stops", "resumed_at", "threads")
 
 
 def describe_start(
-    config: DictConfig, job: Job, run_dir: Path, datamodule: VideoDataModule, *, checkpoint: Path | None
+    config: DictConfig,
+    job: Job,
+    run_dir: Path,
+    datamodule: VideoDataModule,
+    *,
+    checkpoint: Path | None,
+    step: int | None = None,
 ) -> None:
-    """Fills the run's folder and says in a few lines what is about to run."""
+    """Fills the run's folder and says in a few lines what is about to run.
+
+    Args:
+        config: of the job.
+        job: what Hydra says of it.
+        run_dir: the run's folder.
+        datamodule: the data.
+        checkpoint: what the run goes on from, if it does.
+        step: of that.
+    """
     counts = _counts(datamodule)
     run_dir.mkdir(parents=True, exist_ok=True)
     previous = read_record(run_dir) if checkpoint is not None else {}
     record = {"choices": job.choices, "overrides": job.overrides, **environment(config.trainer.accelerator)}
     record |= {"manifest_hash": datamodule.manifest.content_hash(), **counts, **_labels(datamodule), "finished": False}
+    # What a resume goes on with, so that the record is that of the whole run.
+    record |= {"seconds": 0.0, "stops": [], "resumed_at": []}
+    record |= {key: previous[key] for key in _OF_THE_WHOLE_RUN if key in previous}
+    record["resumed_at"] += [] if step is None else [step]
     write_config(run_dir / "config.yaml", plain(config))
-    write_json(run_dir / "run.json", record | {"seconds": previous.get("seconds", 0.0)})
+    write_json(run_dir / "run.json", record)
     _write_videos(run_dir / "videos.parquet", datamodule)
     if counts["missing"] + counts["undecodable"]:
         _write_unreadable(run_dir / "unreadable_videos.tsv", datamodule)
@@ -45,7 +65,7 @@ def describe_start(
     if (accumulation := describe_accumulation(config)) is not None:
         print(accumulation)
     if checkpoint is not None:
-        print(f"Resuming from {checkpoint}")
+        print(f"Resuming from {checkpoint}" + ("" if step is None else f", after {step} steps"))
     if torch.cuda.is_available() and config.trainer.accelerator == "cpu":
         print("A GPU is there but not used; trainer=gpu uses it.")
     if (note := datamodule.check_motion()) is not None:
@@ -107,7 +127,8 @@ def _summary(config: DictConfig, job: Job, datamodule: VideoDataModule, counts: 
     sampler = datamodule.sampler
     return (
         f"{job.choices['method']} on {datamodule.name}: {counts['used']} of {counts['videos']} videos{told}\n"
-        f"batch {config.batch_size} videos x {sampler.num_views} clips of {sampler.num_frames} frames"
+        f"batch {config.batch_size} videos x {sampler.num_views} clips of {sampler.num_frames} frames\n"
+        f"{describe_batch(config)}"
     )
 
 
@@ -122,16 +143,15 @@ def _write_unreadable(path: Path, datamodule: VideoDataModule) -> None:
     write_text(path, "path\tstatus\treason\n" + "".join("\t".join(map(str, row.values())) + "\n" for row in rows))
 
 
-def close_loggers(trainer: pl.Trainer) -> None:
-    """Ends what Lightning leaves open: without it, the next job of a sweep would log into this job's W&B run."""
-    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers) and wandb.run is not None:
-        wandb.finish(exit_code=0 if trainer.state.finished else 1)
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """Those of a trainer, which its type does not tell."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
 
 
 def _sampler_flags(trainer: pl.Trainer) -> dict[str, int]:
     """How many samples of the first process carry each flag of the sampler."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((dict(callback.counts) for callback in callbacks if isinstance(callback, SamplerFlags)), {})
+    return next((dict(one.counts) for one in callbacks_of(trainer) if isinstance(one, SamplerFlags)), {})
 
 
 def record_end(run_dir: Path, trainer: pl.Trainer, datamodule: VideoDataModule, *, seconds: float) -> None:
@@ -155,3 +175,15 @@ def record_end(run_dir: Path, trainer: pl.Trainer, datamodule: VideoDataModule, 
         print(f"\nRun folder: {run_dir}")
         if datamodule.class_names:
             print(f"Evaluate it: python evaluate.py checkpoint={run_dir} evaluation=knn")
+
+
+def record_stop(run_dir: Path, stop: StopSignals, *, step: int) -> None:
+    """Adds why a run was ended, at which step, and how many seconds after it was asked to all was written and closed.
+
+    The seconds are null where only another process was asked to.
+    """
+    record = read_record(run_dir)
+    seconds = None if stop.seconds is None else round(stop.seconds, 3)
+    record["stops"].append({"reason": stop.reason, "step": step, "seconds": seconds})
+    write_json(run_dir / "run.json", record)
+    print(f"Ended by {stop.reason} after {step} steps" + (f", safe after {seconds:.1f} s." if seconds else "."))

@@ -15,12 +15,13 @@ from ssl_video.backbones.base import Backbone
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, build_backbone, build_datamodule, share_cores
 from ssl_video.cli.report_inputs import run_folder_of
 from ssl_video.cli.resume import overrides_by_key
-from ssl_video.cli.weights import FROM_CHECKPOINT, Weights, complete_overrides, load_state, read_weights
+from ssl_video.cli.weights import FROM_CHECKPOINT, complete_overrides, load_state
 from ssl_video.data.batch import ClipBatch
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.manifest import Segment
 from ssl_video.data.readers.base import Cut, FramePart
 from ssl_video.data.samplers.uniform_clips import UniformClips
+from ssl_video.hub.weights import Weights, read_weights
 from ssl_video.report.activations import ActiveClip, Unit, default_layers, top_activations
 from ssl_video.report.contents import Run
 from ssl_video.report.page import Activations, FiringClip, Layer

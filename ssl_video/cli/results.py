@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 
 from ssl_video.cli.baselines import baseline_files
 from ssl_video.cli.protocols import Chosen
-from ssl_video.cli.weights import FROM_CHECKPOINT, Weights
+from ssl_video.cli.weights import FROM_CHECKPOINT
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.evaluation.clips import Part
 from ssl_video.evaluation.features import FeatureSet, ProtocolResult
+from ssl_video.hub.weights import Weights
 from ssl_video.metrics.intervals import balanced_accuracy_interval, bootstrap_interval, paired_difference_interval
 from ssl_video.utils.config import plain
 from ssl_video.utils.errors import InputError

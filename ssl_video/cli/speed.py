@@ -8,15 +8,14 @@ from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from ssl_video.backbones.base import Backbone
+from ssl_video.backbones.memory_format import MemoryFormat
 from ssl_video.backbones.recompute import recompute_activations
+from ssl_video.cli.strategies import learning_rate
 from ssl_video.methods.base import OptimizerFactory, SSLMethod
 from ssl_video.utils.config import build, locate
 from ssl_video.utils.errors import InputError
-
-MemoryFormat = Literal["channels_last", "contiguous"]
 
 
 class Speed:
@@ -82,22 +81,9 @@ def _method(config: DictConfig) -> type[SSLMethod[Any]]:
     return found  # type: ignore[no-any-return]
 
 
-def lay_out(backbone: nn.Module, memory_format: MemoryFormat) -> None:
-    """Puts the weights of convolutions in a memory format, which their outputs then have too.
-
-    Layer by layer, as torch refuses either format for a network with weights of the other's dimensions.
-    """
-    last = memory_format == "channels_last"
-    for layer in backbone.modules():
-        if isinstance(layer, nn.Conv3d):
-            layer.to(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
-        elif isinstance(layer, nn.Conv2d):
-            layer.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-
-
 def build_optimizer(config: DictConfig) -> OptimizerFactory:
-    """What makes the optimizer, fused where that is asked for and possible."""
-    make: Any = build(config.optimizer)
+    """What makes the optimizer, at the run's learning rate, fused where that is asked for and possible."""
+    make: Any = functools.partial(build(config.optimizer), lr=learning_rate(config))
     factory: OptimizerFactory = functools.partial(make, fused=True) if is_fused(config) else make
     return factory
 

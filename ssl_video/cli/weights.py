@@ -3,78 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from torch import Tensor
 
 from ssl_video.backbones.base import Backbone
-from ssl_video.backbones.weights import state_dict_of
 from ssl_video.cli.foreign_weights import check_described, load_foreign
 from ssl_video.cli.resume import overrides_by_key
-from ssl_video.utils.checkpoint import file_digest, read_plain, read_safetensors, refuse_other_tensors
+from ssl_video.hub.weights import Weights, read_weights
+from ssl_video.utils.checkpoint import refuse_other_tensors
 from ssl_video.utils.config import check_trusted
 from ssl_video.utils.errors import InputError
-from ssl_video.utils.run import holds_run, last_checkpoint
+from ssl_video.utils.run import holds_run, read_record
 
 # The config groups that a checkpoint brings; their option is registered under this name.
 FROM_CHECKPOINT = "from_checkpoint"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What ``checkpoint=`` names.
-
-    Attributes:
-        state: the backbone's tensors, or all of a file that is not ours; None for random weights.
-        config: what rebuilds the backbone and its input (see ``cli.parts.backbone_config``); None for random weights
-            and for a file that no run of ours wrote.
-        dataset: the data set's node of the run's configuration, where there is one.
-        label: how the file is named in results.
-        folder: the run's folder, where there is one.
-    """
-
-    state: dict[str, Tensor] | None
-    config: dict[str, Any] | None
-    dataset: dict[str, Any] | None
-    label: str
-    folder: Path | None
-
-
-def read_weights(checkpoint: str) -> Weights:
-    """Reads a run's folder, a file of ours, any other file with a state dict, or nothing (``random``).
-
-    Raises:
-        InputError: it is missing, truncated, or holds anything but plain data.
-    """
-    if checkpoint == "random":
-        return Weights(None, None, None, "random", None)
-    path = Path(checkpoint)
-    folder = path if path.is_dir() else None
-    if folder is not None:
-        last = last_checkpoint(folder)
-        if last is None:
-            what = "has no checkpoint yet" if holds_run(folder) else "is a folder, but not that of a run"
-            raise InputError(f"checkpoint={checkpoint} {what}; give a run folder, a file of weights or `random`.")
-        path = last
-    elif path.parent.name == "checkpoints" and holds_run(path.parent.parent):
-        folder = path.parent.parent
-    source = f"checkpoint={path}"
-    if path.suffix == ".safetensors":
-        state, config = read_safetensors(path, source=source)
-        return Weights(state, config, None, _label(path), folder)
-    content = read_plain(path, source=source)
-    if not isinstance(content, dict) or not {"backbone_config", "state_dict", "config"} <= content.keys():
-        return Weights(state_dict_of(content, source=source), None, None, _label(path), folder)
-    state = {
-        name.removeprefix("backbone."): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith("backbone.")
-    }
-    return Weights(state, content["backbone_config"], content["config"]["dataset"], _label(path), folder)
 
 
 def load_state(backbone: Backbone, weights: Weights, *, source: str) -> None:
@@ -89,10 +34,6 @@ def load_state(backbone: Backbone, weights: Weights, *, source: str) -> None:
         return
     refuse_other_tensors(backbone.state_dict(), weights.state, source=source)
     backbone.load_state_dict(weights.state)
-
-
-def _label(path: Path) -> str:
-    return f"{path.name} sha256:{file_digest(path)}"
 
 
 def complete_overrides(overrides: list[str]) -> list[str]:
@@ -130,7 +71,20 @@ def complete_overrides(overrides: list[str]) -> list[str]:
     for key in ("num_frames", "frame_stride", "seed", "cache_dir"):
         if key not in given and weights.config[key] is not None:
             brought.append(f"{key}={weights.config[key]}")
-    return [*brought, *overrides]
+    return [*brought, *_loggers_of(weights.folder, given), *overrides]
+
+
+def _loggers_of(folder: Path | None, given: Mapping[str, str]) -> list[str]:
+    """What the command line of the checkpoint's run said of its loggers: results go there too."""
+    if folder is None or "logger" in given or not holds_run(folder):
+        return []
+    own = read_record(folder)["overrides"]
+    return [text for text in own if (key := text.split("=")[0].lstrip("+~")) not in given and is_logger(key)]
+
+
+def is_logger(key: str) -> bool:
+    """Whether a key of the command line chooses or sets a logger."""
+    return key == "logger" or key.startswith("logger.")
 
 
 def _as_path(override: str) -> str:

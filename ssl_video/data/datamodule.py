@@ -38,6 +38,7 @@ from ssl_video.data.start_checks import count_without_motion, refuse_unreadable
 from ssl_video.data.views_dataset import ViewsDataset, collate_views
 from ssl_video.utils.distributed import gather_objects, rank, world_size
 from ssl_video.utils.errors import InputError
+from ssl_video.utils.signals import ignore_endings
 
 Name = TypeVar("Name", bound=Hashable)
 AugmentOn = Literal["worker", "device"]
@@ -136,7 +137,8 @@ class VideoDataModule(pl.LightningDataModule):
         self.quarantined: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._manifest: Manifest | None = None
         self._motion: MotionTables | None = None
-        self._consumed_batches = 0
+        self._first_batch = 0  # of the order, where this process begins
+        self._processed_before = 0  # batches, by the trainer's count
         self._train_rows: NDArray[np.int64] | None = None
 
     @property
@@ -284,6 +286,24 @@ class VideoDataModule(pl.LightningDataModule):
         """Batches of one epoch on each of so many devices: every video is opened once."""
         return self.clips_per_open * self._opening_order(rank=0, world_size=num_processes).batches_per_epoch
 
+    def batches(self, num_processes: int) -> dict[str, int]:
+        """How so many processes divide an epoch; what a position in batches is worth only together with."""
+        return {
+            "processes": num_processes,
+            "batch_size": self.batch_size,
+            "global_batch": self.batch_size * num_processes,
+            "batches_per_epoch": self.batches_per_epoch(num_processes),
+        }
+
+    def _same_video(self, consumed: int, began: dict[str, int] | None) -> int:
+        """The batch of now that begins where so many of the run's earlier ones ended, or just before."""
+        now = self.batches(world_size())
+        if began is None or began == now:
+            return consumed
+        epoch, batch = divmod(consumed, began["batches_per_epoch"])
+        batch = min(batch * began["global_batch"] // now["global_batch"], now["batches_per_epoch"])
+        return epoch * now["batches_per_epoch"] + batch
+
     def frames_per_batch(self) -> int:
         """Frames that are decoded for one training batch on a device."""
         frames = self.sampler.num_views * self.sampler.num_frames
@@ -339,14 +359,16 @@ class VideoDataModule(pl.LightningDataModule):
     def training_loader(self, num_batches: int, *, first_batch: int | None = None) -> UnrolledLoader[Any]:
         """As ``train_dataloader``, for a run of so many batches on each device, from any of them on."""
         repeats = self.clips_per_open
-        first_batch = self._consumed_batches if first_batch is None else first_batch
+        of_order = num_batches
+        if first_batch is None:
+            first_batch, of_order = self._first_batch, self._first_batch + num_batches - self._processed_before
         openings = self._opening_order(
             rank=rank(),
             world_size=world_size(),
-            num_batches=-(-num_batches // repeats),
+            num_batches=-(-of_order // repeats),
             first_batch=first_batch // repeats,
         )
-        order = RepeatedOrder(openings, clips_per_open=repeats, num_batches=num_batches, first_batch=first_batch)
+        order = RepeatedOrder(openings, clips_per_open=repeats, num_batches=of_order, first_batch=first_batch)
         if self.semi is None:
             videos = RepeatedVideos(self._training_dataset(self.train_rows()))
             loader = self._loader(videos, order, collate_fn=EachRepeat(collate))
@@ -442,7 +464,7 @@ class VideoDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             # Training is one iteration over all epochs: its workers end with it, which the trainer does not see to.
             persistent_workers=self.num_workers > 0 and not isinstance(order, RepeatedOrder),
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=_prepare_training_worker if isinstance(order, RepeatedOrder) else _prepare_worker,
         )
 
     def transfer_batch_to_device(
@@ -469,7 +491,9 @@ class VideoDataModule(pl.LightningDataModule):
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         done: int = progress.current.processed
         state = {
-            "consumed_batches": done,
+            "consumed_batches": self._first_batch + done - self._processed_before,
+            "processed_batches": done,
+            "batches": self.batches(world_size()),
             "clips_per_open": self.clips_per_open,
             "rows": torch.from_numpy(self.train_rows()),
             "manifest_hash": self.manifest.content_hash(),
@@ -501,8 +525,10 @@ class VideoDataModule(pl.LightningDataModule):
                 f"dataset.clips_per_open={self.clips_per_open}, but the run began with "
                 f"{state_dict.get('clips_per_open', 1)}; its batches would be others. Leave it, or start a new run."
             )
-        self._consumed_batches = state_dict["consumed_batches"]
         self.use_rows(state_dict["rows"].numpy())
+        consumed: int = state_dict["consumed_batches"]
+        self._processed_before = state_dict.get("processed_batches", consumed)
+        self._first_batch = self._same_video(consumed, state_dict.get("batches"))
         if self.semi is not None and self._pools()[0].tolist() != state_dict["labeled_rows"].tolist():
             raise InputError(
                 f"Other videos of {self.name} are labelled now than when the run began (label_fraction, label_seed or "
@@ -515,3 +541,8 @@ def _prepare_worker(worker: int) -> None:
     torch.set_num_threads(1)
     # A terminal sends Ctrl-C to all processes; the main one ends its workers when it is done with the step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _prepare_training_worker(worker: int) -> None:
+    _prepare_worker(worker)
+    ignore_endings()

@@ -13,7 +13,8 @@ masked autoencoders on video (Feichtenhofer et al., NeurIPS 2022), which counts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -102,16 +103,25 @@ class UnrolledLoader(Generic[Batch]):
     Args:
         openings: gives the batches of one opening at a time.
         num_batches: of the whole run, also when the iteration starts in its middle: the trainer counts from the start.
+
+    Attributes:
+        waited_seconds: that this process has waited for batches so far.
     """
 
     def __init__(self, openings: DataLoader[Any], *, num_batches: int) -> None:
         self.openings = openings
         self.num_batches = num_batches
+        self.waited_seconds = 0.0
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        batches: Iterable[list[Batch]] = self.openings
-        for opening in batches:
+        openings: Iterator[list[Batch]] = iter(self.openings)
+        while True:
+            began = time.perf_counter()
+            opening = next(openings, None)
+            self.waited_seconds += time.perf_counter() - began
+            if opening is None:
+                return
             yield from opening

@@ -40,6 +40,8 @@ class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
     encodes_single_frames: ClassVar[bool] = False  # the backbone sees the frames of a clip one by one
     compares_videos: ClassVar[bool] = False  # of a batch: negatives are per batch, also where gradients accumulate
     compiles_whole: ClassVar[bool] = True  # losses() is one graph: it reads no step number and branches on no value
+    static_graph: ClassVar[bool] = False  # every step reaches the same parameters in the same order: DDP may rely on it
+    shards: ClassVar[bool] = True  # FSDP: it calls its parts as a whole, never a part's parts
     unlabeled_views: ClassVar[tuple[str, ...]] = ()  # of a SemiBatch, for a method that learns from one
 
     def __init__(
@@ -47,8 +49,7 @@ class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.seed = seed
         self.observed: dict[str, Tensor] = {}
 
@@ -104,8 +105,7 @@ class SSLMethod(pl.LightningModule, ABC, Generic[Batch]):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        batches: int = datamodule.batches_per_epoch(self.trainer.world_size)
+        batches: int = self.trainer.datamodule.batches_per_epoch(self.trainer.world_size)  # type: ignore[attr-defined]
         return max(1, batches // self.trainer.accumulate_grad_batches)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ class BYOL(SSLMethod[ClipBatch]):
         hidden_features: width of the hidden layers of projector and predictor.
         embedding_dim: D of projection and prediction.
         projector_layers: linear layers of the projector.
-        predictor_layers: linear layers of the predictor.
+        predictor_layers: linear layers of the predictor; 0 leaves it out, to see what then collapses.
         batch_norm: of projector and predictor; ``hidden`` in the paper.
         momentum: of the target network at the start.
         momentum_schedule: ``cosine`` rises to 1 over the run, ``constant`` stays.
@@ -70,13 +70,15 @@ class BYOL(SSLMethod[ClipBatch]):
             num_layers=projector_layers,
             batch_norm=batch_norm,
         )
-        self.predictor = Projector(
-            embedding_dim,
-            hidden_features=hidden_features,
-            out_features=embedding_dim,
-            num_layers=predictor_layers,
-            batch_norm=batch_norm,
-        )
+        self.predictor: nn.Module = nn.Identity()
+        if predictor_layers > 0:
+            self.predictor = Projector(
+                embedding_dim,
+                hidden_features=hidden_features,
+                out_features=embedding_dim,
+                num_layers=predictor_layers,
+                batch_norm=batch_norm,
+            )
         if sync_batch_norm:
             convert(self)  # before the target network is copied
         self.target_encoder = MomentumEncoder(self.online_encoder, momentum=momentum, schedule=momentum_schedule)

@@ -44,6 +44,7 @@ class CVRL(SSLMethod[ClipBatch]):
 
     min_batch_size = 2
     compares_videos = True
+    static_graph = True
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class SimCLR(SSLMethod[ClipBatch]):
 
     min_batch_size = 2
     compares_videos = True
+    static_graph = True
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ class TCL(SSLMethod[SemiBatch]):
 
     unlabeled_views = ("fast", "slow")
     min_batch_size = 2
-    compares_videos, compiles_whole = True, False
+    compares_videos, compiles_whole, shards = True, False, False
 
     def __init__(
         self,

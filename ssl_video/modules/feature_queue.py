@@ -56,7 +56,10 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, features: Tensor, owners: Tensor) -> None:
-        """Write ``[n, D]`` and their videos' numbers ``[n]`` in order, for any ``n``; the last ``K`` stay."""
+        """Write ``[n, D]`` and their videos' numbers ``[n]`` in order, for any ``n``; the last ``K`` stay.
+
+        A row with NaN or infinity is left out, and the old one stays in its place: it would spoil every later loss.
+        """
         length, dim = self.features.shape
         if features.ndim != 2 or features.shape[1] != dim or owners.shape != features.shape[:1]:
             raise ValueError(
@@ -66,9 +69,11 @@ class FeatureQueue(nn.Module):
         newest = features[-length:].to(self.features.dtype)
         skipped = len(features) - len(newest)
         rows = (self.pointer + skipped + torch.arange(len(newest), device=features.device)) % length
+        is_finite = newest.isfinite().all(dim=1)
+        newest = torch.where(is_finite[:, None], newest, self.features[rows])
         # A new tensor, not a write in place: backward still needs the content that the loss of this step has seen.
         self.features = self.features.index_copy(0, rows, newest)
-        self.owners = self.owners.index_copy(0, rows, owners[-length:])
+        self.owners = self.owners.index_copy(0, rows, torch.where(is_finite, owners[-length:], self.owners[rows]))
         self.pointer = (self.pointer + len(features)) % length
         self.pushed = self.pushed + len(features)
 

@@ -41,6 +41,7 @@ class MomentumEncoder(nn.Module):
         # A buffer, so that a run resumed in the middle of gradient accumulation does not average a step twice.
         self.register_buffer("last_step", torch.tensor(-1))
         self._last_step: int | None = None  # the same, where it is known without waiting for the device
+        self.followed: list[Tensor] = []  # of the network, in the order of the copy's; none before the first step
         self.register_load_state_dict_post_hook(_forget_last_step)  # type: ignore[no-untyped-call]
 
     def momentum_at(self, step: int, total_steps: int) -> float:
@@ -64,7 +65,8 @@ class MomentumEncoder(nn.Module):
             return
         weight = 1.0 - self.momentum_at(step, total_steps)
         # One kernel for all on a GPU. Exact at both ends: unchanged with m = 1, a copy with m = 0.
-        torch._foreach_lerp_(list(self.encoder.parameters()), list(online.parameters()), weight)
+        self.followed = list(online.parameters())
+        torch._foreach_lerp_(list(self.encoder.parameters()), self.followed, weight)
         self.last_step.fill_(step)
         self._last_step = step
 

@@ -210,7 +210,7 @@ def _unit_maxima(
             found[FEATURE_MAP] = backbone.feature_map(clips)
             for layer in layers:
                 per_clip = found[layer].amax(dim=(2, 3, 4)).unflatten(0, batch.clips.shape[:2])
-                values[layer].append(per_clip.amax(dim=1).float().numpy())
+                values[layer].append(per_clip.amax(dim=1).float().cpu().numpy())
         rows += batch.rows.tolist()
     return {layer: np.concatenate(parts) for layer, parts in values.items() if parts}, np.array(rows, dtype=np.int64)
 

@@ -27,7 +27,10 @@ SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "x", "
 
 # More points than this in a curve are averaged: no screen shows them.
 MAX_CURVE_POINTS = 1000
-MAX_CURVES = 12
+MAX_CURVES = 30
+# In this order; a curve of few points shows them, as it was measured now and then.
+CURVES_FIRST = ("train/loss", "val/", "train/", "health/")
+FEW_POINTS = 100
 # Up to so many classes a cell of the confusion matrix has its number in it.
 MAX_NUMBERED_CLASSES = 16
 
@@ -81,9 +84,9 @@ def _figure(*, height: int, x_title: str = "", y_title: str = "", **layout: Any)
 
 
 def curves(runs: Sequence[Run]) -> list[tuple[str, go.Figure]]:
-    """One figure per column of ``metrics.csv``, the loss first, at most twelve; title and figure."""
+    """One figure per column of ``metrics.csv``, the loss first, then what was asked and learnt; title and figure."""
     names = list(dict.fromkeys(name for run in runs for name in run.curves if name not in ("epoch", "step")))
-    names.sort(key=lambda name: name != "train/loss")
+    names.sort(key=lambda name: [not name.startswith(first) for first in CURVES_FIRST])
     return [(name, _curve(name, runs)) for name in names[:MAX_CURVES]]
 
 
@@ -96,9 +99,10 @@ def _curve(name: str, runs: Sequence[Run]) -> go.Figure:
         figure.add_scatter(
             x=steps,
             y=values,
-            mode="lines",
+            mode="lines+markers" if len(steps) <= FEW_POINTS else "lines",
             name=plain_text(run.name),
             line={"color": run_colour(number), "dash": run_dash(number), "width": 1.5},
+            marker={"size": 4},
         )
     return figure
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import pickle
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,12 @@ def _check_file(path: Path, *, source: str) -> None:
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's way to files, by ``write_atomically`` and ``read_checkpoint``."""
+    """Lightning's way to files, by ``write_atomically`` and ``read_checkpoint``.
+
+    Attributes:
+        fault: what kept a checkpoint from being written, until it is raised; also what must be written before it. As
+            long as there is one, none is written.
+    """
 
     fault: OSError | None = None
 
@@ -113,11 +119,18 @@ class AtomicCheckpointIO(CheckpointIO):
 
         Raising here would leave the other ranks at the barrier that follows.
         """
-        self.fault = None
+        if self.fault is not None:
+            return
         try:
-            write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+            write_atomically(Path(path), lambda temporary: _save(checkpoint, temporary))
         except OSError as fault:
             self.fault = fault
+
+    def raise_fault(self) -> None:
+        """Raises and forgets what kept the checkpoint from being written, once all ranks are past it."""
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads it onto the CPU; Lightning moves what it restores."""
@@ -126,6 +139,21 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Deletes the file if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Writes with torch, whose writer has an error of its own for a full disk.
+
+    Raises:
+        OSError: not all of it could be written.
+    """
+    try:
+        torch.save(checkpoint, path)
+    except RuntimeError as fault:
+        if "inline_container" not in str(fault):
+            raise
+        free = shutil.disk_usage(path.parent).free // 2**20
+        raise OSError(f"not all of it could be written; {free} MiB are free there") from fault
 
 
 def save_backbone(path: Path, state: dict[str, Tensor], *, config: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -101,16 +101,37 @@ def compose_checked(
     Raises:
         InputError: lists every fault.
     """
+    return compose_job(config_name, overrides, provided=provided, settings=settings, config_dirs=config_dirs)[0]
+
+
+def compose_job(
+    config_name: str,
+    overrides: Sequence[str],
+    *,
+    provided: Mapping[str, Collection[str]],
+    settings: type,
+    config_dirs: Sequence[str] = (),
+) -> tuple[DictConfig, dict[str, str]]:
+    """As ``compose_checked``; also the chosen option of each config group, such as ``{"method": "moco", ...}``."""
     with _hydra(config_dirs):
         try:
-            config = compose(config_name, overrides=list(overrides))
+            config = compose(config_name, overrides=list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as fault:
             together = str(fault).splitlines()[0]
             raise InputError(_report(_faults_of_overrides(config_name, overrides, together))) from None
+    choices = {key: str(value) for key, value in config.hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    with flag_override(config, ["struct", "readonly"], False):
+        del config["hydra"]
     faults = check_targets(config, provided=provided, settings=settings) or _check_settings(config, settings)
     if faults:
         raise InputError(_report(faults))
-    return config
+    return config, choices
+
+
+def sweep_dir(config_name: str, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> str:
+    """The folder of a sweep with these overrides, its time being now."""
+    with _hydra(config_dirs):
+        return str(compose(config_name, overrides=list(overrides), return_hydra_config=True).hydra.sweep.dir)
 
 
 def _report(faults: Sequence[str]) -> str:
@@ -153,6 +174,8 @@ def _explain(config_name: str, accepted: Sequence[str], override: str, fault: Ex
     if group.is_dir():
         options = group_options(key)
         value = str(parsed.value())
+        if value in options:
+            return f"{override}: {str(fault).splitlines()[0]}"
         return f"{override}: there is no {key}={value}{_nearest(value, options)}; there are: {', '.join(options)}"
     config = compose(config_name, overrides=list(accepted))
     names = [

@@ -9,6 +9,8 @@ gradients over ranks, a loss that is the mean over a rank's own rows then has ex
 rows in one process; no factor of world size is needed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -18,8 +20,22 @@ from torch import Tensor
 Item = TypeVar("Item")
 
 
+_alone = False
+
+
 def _is_running() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _alone and dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process is the only one, for what one rank computes while the others go on."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def rank() -> int:
@@ -65,6 +81,15 @@ def gather_with_grad(tensor: Tensor) -> Tensor:
 def sum_with_grad(tensor: Tensor) -> Tensor:
     """Elementwise sum over ranks of equally shaped tensors; the gradient is summed over ranks too."""
     return tensor if world_size() == 1 else cast(Tensor, _SumWithGrad.apply(tensor))
+
+
+def smallest(tensor: Tensor) -> Tensor:
+    """Elementwise minimum over ranks of equally shaped tensors, without gradient; a NaN of any rank may be lost."""
+    if world_size() == 1:
+        return tensor.detach()
+    least = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return least
 
 
 def gather_objects(value: Item) -> list[Item]:

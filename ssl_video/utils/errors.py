@@ -9,7 +9,18 @@ class InputError(ValueError):
 
 
 class Terminated(RuntimeError):
-    """SIGTERM ended the run between two steps and nobody starts it again (exit code 143)."""
+    """A signal or the time limit ended the run between two steps and nobody starts it again (exit code 143)."""
+
+
+class Preempted(RuntimeError):
+    """The run was ended between two steps, its checkpoint is written, and the job starts again by itself (code 0)."""
+
+
+class RunFault(RuntimeError):
+    """The run cannot go on (exit code 1), and the message says all: no traceback is shown, and nothing if it is empty.
+
+    It is empty on ranks that end because another one told the reason.
+    """
 
 
 class UnreadableVideo(RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -19,8 +20,40 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_atomically(source: Path, target: Path) -> None:
+    """Makes ``target`` a second name of a file, or a copy where the file system has no hard links; whole or not at all.
+
+    A file that is only ever replaced, never written to, can be shared so: each name keeps what it had.
+    """
+
+    def link(temporary: Path) -> None:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+    write_atomically(target, link)
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder that nobody else writes to."""
+    for file in folder.glob(".*.partial"):
+        file.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename outlast a power cut, where the file system can: the name is the folder's, not the file's."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:

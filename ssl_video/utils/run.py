@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.files import write_atomically
+from ssl_video.utils.kept import checkpoints
 
 RUN_DIR_VARIABLE = "SSL_VIDEO_RUN_DIR"
 _RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "decord2", "av", "numpy", "ssl_video")
@@ -79,14 +80,13 @@ def new_run_dir(run_dir: str | None, job: Job) -> Path:
         return Path(os.environ[RUN_DIR_VARIABLE])
     if run_dir is not None:
         path = Path(run_dir)
-    elif "LOCAL_RANK" in os.environ:
+    elif job.sweep_dir is not None and "LOCAL_RANK" not in os.environ:
+        path = _sweep_folder(job, job.sweep_dir)
+    elif started_from_outside():
         raise InputError(
             "Several processes were started from outside (torchrun, srun), and no rank may choose a folder by its own "
             "clock; give run_dir=DIR."
         )
-    elif job.sweep_dir is not None:
-        shortened = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(job.overrides))[:80]
-        path = job.sweep_dir / f"{job.number}_{shortened}"
     else:
         path = _free(Path("outputs") / job.name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     os.environ[RUN_DIR_VARIABLE] = str(path.resolve())
@@ -96,6 +96,18 @@ def new_run_dir(run_dir: str | None, job: Job) -> Path:
 def started_by_another_rank() -> bool:
     """Whether a first process has decided this run's folder already."""
     return RUN_DIR_VARIABLE in os.environ and "LOCAL_RANK" in os.environ
+
+
+def started_from_outside() -> bool:
+    """Whether somebody else than this program starts the processes: torchrun, srun, or a command on each machine."""
+    several_tasks = int(os.environ.get("SLURM_NTASKS") or 1) > 1
+    return several_tasks or "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ
+
+
+def _is_first_process() -> bool:
+    """As far as the environment tells before the processes are joined."""
+    numbers = (os.environ.get(name) or "0" for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"))
+    return all(number == "0" for number in numbers)
 
 
 def _free(path: Path) -> Path:
@@ -117,7 +129,7 @@ def refuse_existing(folder: Path) -> None:
     Raises:
         InputError: the folder holds a run.
     """
-    if holds_run(folder) and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
+    if holds_run(folder) and _is_first_process():
         raise InputError(
             f"run_dir={folder} holds a run already; go on with it by resume={folder}, or choose another run_dir."
         )
@@ -129,22 +141,74 @@ def last_checkpoint(folder: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def find_resumable(run_dir: str | None, job: Job, *, config: dict[str, Any]) -> Path | None:
-    """The run that ``resume=auto`` takes: the one in ``run_dir``, else the newest with an equal configuration."""
-    if run_dir is not None:
-        folder = Path(run_dir)
+def requeued() -> bool:
+    """Whether SLURM has started this job before, so that it goes on with its own run without being told."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+def job_id() -> str | None:
+    """The job's number at the scheduler, as its commands take it; it stays the same when the job starts again."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is not None and "SLURM_ARRAY_TASK_ID" in os.environ:
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def find_own(run_dir: str | None, job: Job, *, config: dict[str, Any]) -> Path | None:
+    """The run that a job began before it was requeued: by its folder, else by the job's number and configuration."""
+    if (folder := _given_folder(run_dir, job)) is not None:
         return folder if holds_run(folder) else None
-    folders = sorted(
-        (Path("outputs") / job.name).glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True
-    )
-    for file in folders:
-        if last_checkpoint(file.parent) and _comparable(read_config(file.parent)) == _comparable(config):
-            return file.parent
+    for folder in _runs(job):
+        if read_record(folder).get("job") == job_id() and _comparable(read_config(folder)) == _comparable(config):
+            return folder
     return None
 
 
+def find_resumable(run_dir: str | None, job: Job, *, config: dict[str, Any]) -> Path | None:
+    """The run that ``resume=auto`` takes: its own folder's, else the newest with an equal configuration."""
+    folder = _given_folder(run_dir, job)
+    if folder is not None and (run_dir is not None or holds_run(folder)):
+        return folder if holds_run(folder) else None
+    for folder in _runs(job):
+        if checkpoints(folder / "checkpoints") and _comparable(read_config(folder)) == _comparable(config):
+            return folder
+    return None
+
+
+def _given_folder(run_dir: str | None, job: Job) -> Path | None:
+    """The folder that does not depend on when the job starts."""
+    if run_dir is not None:
+        return Path(run_dir)
+    return None if job.sweep_dir is None else _sweep_folder(job, job.sweep_dir)
+
+
+def _sweep_folder(job: Job, sweep_dir: Path) -> Path:
+    shortened = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", ",".join(job.overrides))[:80]
+    return sweep_dir / f"{job.number}_{shortened}"
+
+
+def _runs(job: Job) -> list[Path]:
+    """Folders of runs of the same method, backbone and data set, the newest first."""
+    files = (Path("outputs") / job.name).glob("*/run.json")
+    return [file.parent for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
+
+
+# What changes nothing of what is computed: a run goes on also where these are others, or not known to it yet.
+_WITHOUT_EFFECT = (
+    "run_dir",
+    "resume",
+    "checkpoint_every_steps",
+    "checkpoint_every_minutes",
+    "keep_last",
+    "keep_best",
+    "keep_best_mode",
+    "requeue",
+    "time_limit_minutes",
+)
+
+
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in ("run_dir", "resume")}
+    return {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -187,7 +251,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def environment(accelerator: str) -> dict[str, Any]:
-    """Command, revision, versions, device and threads: what is needed to run the same again."""
+    """Command, revision, versions, device, threads and the scheduler's job: what is needed to run the same again."""
     versions = {}
     for package in _RECORDED_PACKAGES:
         try:
@@ -201,6 +265,7 @@ def environment(accelerator: str) -> dict[str, Any]:
         "versions": versions,
         "device": torch.cuda.get_device_name() if accelerator == "gpu" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        "job": job_id(),
     }
 
 

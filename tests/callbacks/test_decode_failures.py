@@ -10,6 +10,9 @@ import torch
 
 from ssl_video.callbacks.decode_failures import DecodeFailures
 from ssl_video.data.batch import ClipBatch, Failure
+from ssl_video.utils.distributed import rank
+from ssl_video.utils.errors import RunFault
+from support.gloo import run_in_two_processes
 
 PATHS = ["a.mp4", "folder, with comma/b.mp4", "c.mp4"]
 
@@ -139,3 +142,53 @@ def test_a_video_that_fails_counts_for_all_samples_of_its_opening(tmp_path: Path
     give(batch(4))
     with pytest.raises(RuntimeError, match=r"8 of 16 samples"):
         give(batch(4))
+
+
+def _two_ranks_meet_failures(file: Path, failing: dict[int, list[int]]) -> tuple[list[float], str | None]:
+    """Ten batches of four on each rank; those of ``failing`` have a failure. What was logged, and how it ended."""
+    callback, logged, give = build(file, max_share=0.2, min_samples=16)
+    callback.agree_every_batches = 2
+    seen = []
+    try:
+        for step in range(10):
+            bad = step in failing.get(rank(), [])
+            give(batch(4, *([Failure(rank(), f"rank {rank()}")] if bad else [])), step=step)
+            seen.append(float(logged["data/decode_failures"]))
+        callback.on_train_end(None, None)  # type: ignore[arg-type]
+    except RunFault as end:
+        return seen, str(end)
+    return seen, None
+
+
+def test_ranks_count_together_and_one_writes(tmp_path: Path) -> None:
+    """Rank 0 meets none; both log the same all the time, and the file has one header and all rows."""
+    file = tmp_path / "failures.csv"
+    results = run_in_two_processes(_two_ranks_meet_failures, file, {1: [0, 3, 9]})
+    assert results[0] == results[1]
+    assert results[0] == ([0, 1, 1, 2, 2, 2, 2, 2, 2, 3], None)
+    expected = ["step,path,reason", *(f'{step},"folder, with comma/b.mp4",rank 1' for step in (0, 3, 9))]
+    assert file.read_text().splitlines() == expected
+
+
+def test_ranks_end_together_by_the_share_of_all(tmp_path: Path) -> None:
+    """A quarter of rank 1's samples is an eighth of all: no reason to end. A half is one, on both at the same step."""
+    bearable = run_in_two_processes(_two_ranks_meet_failures, tmp_path / "a.csv", {1: list(range(10))})
+    assert [end for _, end in bearable] == [None, None]
+    (first, told), (second, silent) = run_in_two_processes(
+        _two_ranks_meet_failures, tmp_path / "b.csv", {0: list(range(10)), 1: list(range(10))}
+    )
+    assert len(first) == len(second) < 10
+    assert told is not None and "samples could not be decoded" in told
+    assert silent == ""
+
+
+def _rank_1_is_ended(file: Path) -> None:
+    callback, _, give = build(file)
+    give(batch(4, Failure(rank(), "gone")))
+    if rank() == 1:
+        callback.on_exception(None, None, KeyboardInterrupt())  # type: ignore[arg-type]
+
+
+def test_what_was_not_told_yet_is_written_when_a_rank_is_ended(tmp_path: Path) -> None:
+    run_in_two_processes(_rank_1_is_ended, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text().splitlines() == ["step,path,reason", '0,"folder, with comma/b.mp4",gone']

@@ -276,7 +276,8 @@ def test_resume_on_changed_data_or_another_backbone(run: Path, videos: Path, tmp
 
 
 def test_resume_auto_of_a_run_without_a_checkpoint_starts_it_again(run: Path) -> None:
-    (run / "checkpoints" / "last.ckpt").unlink()
+    for file in (run / "checkpoints").glob("*.ckpt"):
+        file.unlink()
     assert train.main(["resume=run"]) == 0
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 2
 

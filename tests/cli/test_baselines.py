@@ -14,7 +14,8 @@ from ssl_video.backbones.r3d import R3D
 from ssl_video.cli import evaluate, train
 from ssl_video.cli.baselines import SUPERVISED, baseline_files, build_backbones
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings, TrainSettings
-from ssl_video.cli.weights import complete_overrides, read_weights
+from ssl_video.cli.weights import complete_overrides
+from ssl_video.hub.weights import read_weights
 from ssl_video.utils.checkpoint import file_digest, read_backbone
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.errors import InputError

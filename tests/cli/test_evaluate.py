@@ -12,7 +12,7 @@ import pytest
 from ssl_video.cli import evaluate, train
 from ssl_video.cli.baselines import build_backbones
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings
-from ssl_video.cli.weights import read_weights
+from ssl_video.hub.weights import read_weights
 from ssl_video.utils.config import compose_checked
 from support.folders import SMALL, labelled_folder
 

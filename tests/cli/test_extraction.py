@@ -27,12 +27,12 @@ from ssl_video.cli.features import build_evaluation_data, extract, feature_set
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings
 from ssl_video.cli.processes import join_processes
 from ssl_video.cli.views import make_view
-from ssl_video.cli.weights import read_weights
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.data.decoding.decoder import Decoder
 from ssl_video.data.readers.base import Cut
 from ssl_video.evaluation.clips import NORMAL, ClipSpec
 from ssl_video.evaluation.extract import Extracted, Pass, frame_permutation
+from ssl_video.hub.weights import read_weights
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.errors import InputError
 from support.folders import REPOSITORY, labelled_folder, run_command

@@ -13,7 +13,7 @@ from ssl_video.cli import evaluate
 from ssl_video.cli.official_splits import combine, evaluate_splits, seen_in_training
 from ssl_video.cli.parts import PROVIDED, EvaluateSettings
 from ssl_video.cli.scorecard import format_markdown, format_report
-from ssl_video.cli.weights import Weights
+from ssl_video.hub.weights import Weights
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.run import Job

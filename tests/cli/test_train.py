@@ -178,12 +178,6 @@ def test_tensorboard_is_written(videos: Path) -> None:
     assert len(read_metrics(Path("a"))) == 2
 
 
-def test_a_local_sweep_over_several_devices_is_refused(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-m", *command(videos, "trainer.max_steps=1", "trainer.devices=2", "seed=0,1")]) == 1
-    assert "a local sweep runs on one device per job" in capsys.readouterr().err
-    assert not list(Path().rglob("last.ckpt"))
-
-
 @pytest.mark.slow
 def test_two_processes_train_as_one_run(videos: Path) -> None:
     """Started as a user does: the ranks share one folder, one metrics.csv and one number of steps per epoch."""

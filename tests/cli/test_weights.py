@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from ssl_video.cli import weights
-from ssl_video.cli.weights import Weights, complete_overrides
+from ssl_video.cli.weights import complete_overrides
+from ssl_video.hub.weights import Weights
 
 CONFIG: dict[str, Any] = {
     "backbone": {"_target_": "ssl_video.backbones.r3d.R3D"},

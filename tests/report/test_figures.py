@@ -34,6 +34,16 @@ def test_each_curve_has_its_own_figure_the_loss_first() -> None:
     assert loss[0]["line"]["color"] != loss[1]["line"]["color"]
 
 
+def test_values_that_are_measured_now_and_then_come_behind_with_their_points() -> None:
+    steps = np.arange(5.0)
+    rare = np.array([np.nan, 1.0, np.nan, np.nan, 2.0])
+    names = ["health/feature_std", "train/info_nce", "train/loss", "val/knn_top1"]
+    found = figures.curves([run_with(step=steps, **dict.fromkeys(names, rare))])
+    assert [title for title, _ in found] == ["train/loss", "val/knn_top1", "train/info_nce", "health/feature_std"]
+    trace = figures.as_json(found[-1][1])["data"][0]
+    assert values(trace["x"]).tolist() == [1, 4] and "markers" in trace["mode"]
+
+
 def test_long_curves_are_averaged_and_holes_left_out() -> None:
     steps = np.arange(10_000.0)
     losses = np.where(steps % 2 == 0, 1.0, 3.0)

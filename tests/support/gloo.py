@@ -1,10 +1,11 @@
-"""Two processes joined by gloo, to test on the CPU what several ranks do together.
+"""Some processes joined by gloo, to test on the CPU what several ranks do together.
 
-``run_in_two_processes(function, *args)`` calls ``function(*args)`` on both ranks and returns both results. The function
-must stand at the top level of its file; arguments and results must pickle. The processes start at the first call (a few
-seconds, for torch's import) and stay for the next ones; each call starts from the same seed.
+``run_in_processes(number, function, *args)`` calls ``function(*args)`` on each rank and returns all results. The
+function must stand at the top level of its file; arguments and results must pickle. The processes start at the first
+call for their number (a few seconds, for torch's import) and stay for the next ones; each call starts from the same
+seed. Most tests take two, which every test file may share: another number starts processes of its own.
 
-Nothing can hang: a fault or ``TIMEOUT_SECONDS`` without an answer ends both processes, and the next call starts new
+Nothing can hang: a fault or ``TIMEOUT_SECONDS`` without an answer ends these processes, and the next call starts new
 ones.
 """
 
@@ -27,34 +28,38 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 180.0  # the machine may have other things to do
 
-_pool: "_TwoProcesses | None" = None
+_pools: dict[int, "_Processes"] = {}
 
 
 def run_in_two_processes(function: Callable[..., Any], *args: Any) -> list[Any]:
     """``[result on rank 0, result on rank 1]`` of ``function(*args)``; RuntimeError with the traceback of a fault."""
-    global _pool
-    if _pool is None:
-        _pool = _TwoProcesses()
-        atexit.register(_pool.stop)
+    return run_in_processes(2, function, *args)
+
+
+def run_in_processes(number: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Results of ``function(*args)`` in rank order; RuntimeError with the traceback of a fault."""
+    if number not in _pools:
+        _pools[number] = _Processes(number)
+        atexit.register(_pools[number].stop)
     try:
-        return _pool.run(function, args)
+        return _pools[number].run(function, args)
     except BaseException:
-        _pool.stop()  # the other rank may be waiting for one that gave up
-        _pool = None
+        _pools.pop(number).stop()  # the others may be waiting for one that gave up
         raise
 
 
-class _TwoProcesses:
-    def __init__(self) -> None:
+class _Processes:
+    def __init__(self, number: int) -> None:
         context = torch.multiprocessing.get_context("spawn")
+        self.number = number
         self.folder = tempfile.mkdtemp(prefix="gloo_")
         self.connections: list[Connection] = []
         self.processes = []
-        for rank in range(2):
+        for rank in range(number):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, self.folder, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, number, self.folder, theirs), daemon=True)
             process.start()
             theirs.close()
             self.connections.append(ours)
@@ -67,7 +72,7 @@ class _TwoProcesses:
             connection.send_bytes(request)
         deadline = time.monotonic() + TIMEOUT_SECONDS
         results: dict[int, Any] = {}
-        while len(results) < 2:
+        while len(results) < self.number:
             waiting = [connection for rank, connection in enumerate(self.connections) if rank not in results]
             ready = wait(waiting, timeout=max(deadline - time.monotonic(), 0.0))
             if not ready:
@@ -78,7 +83,7 @@ class _TwoProcesses:
                 if not succeeded:
                     raise RuntimeError(f"{function.__qualname__} failed on rank {rank}:\n{result}")
                 results[rank] = result
-        return [results[0], results[1]]
+        return [results[rank] for rank in range(self.number)]
 
     def _receive(self, rank: int) -> tuple[bool, Any]:
         try:
@@ -95,14 +100,14 @@ class _TwoProcesses:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _serve(rank: int, folder: str, connection: Connection) -> None:
+def _serve(rank: int, number: int, folder: str, connection: Connection) -> None:
     """Life of one process: join, then answer requests until the pipe closes."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=(Path(folder) / "rendezvous").as_uri(),
         rank=rank,
-        world_size=2,
+        world_size=number,
         timeout=timedelta(seconds=TIMEOUT_SECONDS),
     )
     while True:

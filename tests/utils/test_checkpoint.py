@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -79,6 +80,32 @@ def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 
     write_atomically(path, write)
     assert path.read_text() == "whole"
+
+
+def test_a_full_disk_is_noted_and_costs_nothing_that_was_there(checkpoint: Path) -> None:
+    """With torch's own writer, whose fault for a full disk is of another kind than the system's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = AtomicCheckpointIO()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        writer.save_checkpoint(CONTENT | {"global_step": 4}, checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in checkpoint.parent.iterdir()] == ["last.ckpt"]
+    assert read_checkpoint(checkpoint)["global_step"] == 3
+    writer.save_checkpoint(CONTENT | {"global_step": 5}, checkpoint)  # not before the fault was told
+    assert read_checkpoint(checkpoint)["global_step"] == 3
+    with pytest.raises(OSError, match=r"not all of it could be written; [0-9]+ MiB are free there"):
+        writer.raise_fault()
+    writer.raise_fault()
+    writer.save_checkpoint(CONTENT | {"global_step": 5}, checkpoint)
+    assert read_checkpoint(checkpoint)["global_step"] == 5
+
+
+def test_what_cannot_be_written_at_all_is_no_full_disk(tmp_path: Path) -> None:
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        AtomicCheckpointIO().save_checkpoint({"state": lambda: 0}, tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())
 
 
 # --- a run's checkpoint -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ssl_video.utils.distributed import (
     gather_with_grad,
     rank,
     rows_per_rank,
+    smallest,
     sum_with_grad,
     world_size,
 )
@@ -163,3 +164,12 @@ def test_objects_of_all_ranks_are_everywhere_in_rank_order() -> None:
     assert gather_objects("mine") == ["mine"]
     expected = [{"rank": 0, "rows": [0], "none": None}, {"rank": 1, "rows": [0, 1, 2, 3], "none": None}]
     assert run_in_two_processes(gather_names) == [expected, expected]
+
+
+def _smallest() -> Tensor:
+    return smallest(torch.tensor([1.0 - rank(), 5.0 + rank()]))
+
+
+def test_smallest_is_that_of_all_ranks() -> None:
+    assert [result.tolist() for result in run_in_two_processes(_smallest)] == [[0.0, 5.0]] * 2
+    assert smallest(torch.tensor([3.0])).tolist() == [3.0]

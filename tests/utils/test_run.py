@@ -15,14 +15,17 @@ from ssl_video.utils.run import (
     RUN_DIR_VARIABLE,
     Job,
     environment,
+    find_own,
     find_resumable,
     holds_run,
+    job_id,
     last_checkpoint,
     new_run_dir,
     peak_memory_bytes,
     read_config,
     read_record,
     refuse_existing,
+    requeued,
     started_by_another_rank,
     write_config,
     write_json,
@@ -162,6 +165,58 @@ def test_auto_takes_the_newest_with_an_equal_configuration() -> None:
     assert find_resumable(None, SINGLE, config={"seed": 1, "resume": "auto", "run_dir": None}) == runs / "a_newer"
     assert find_resumable(None, SINGLE, config={"seed": 2}) == runs / "c_other"
     assert find_resumable(None, SINGLE, config={"seed": 3}) is None
+
+
+def test_auto_in_a_sweep_takes_the_jobs_own_folder_first() -> None:
+    job = Job(CHOICES, ["seed=1"], Path("outputs/sweeps/t"), 3)
+    make_run(Path("outputs") / job.name / "single", config={"seed": 1})
+    assert find_resumable(None, job, config={"seed": 1}) == Path("outputs") / job.name / "single"
+    own = make_run(Path("outputs/sweeps/t/3_seed=1"), config={"seed": 1}, age=100)
+    assert find_resumable(None, job, config={"seed": 1}) == own
+
+
+def test_what_changes_nothing_of_the_result_hinders_no_resume() -> None:
+    run = make_run(Path("outputs") / SINGLE.name / "a", config={"seed": 1, "keep_last": 3})
+    found = find_resumable(None, SINGLE, config={"seed": 1, "keep_best": "train/loss", "requeue": False})
+    assert found == run
+
+
+def test_requeued_is_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, expected in (("", False), ("0", False), ("1", True), ("12", True)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+        assert requeued() is expected
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert not requeued()
+
+
+def test_a_job_is_named_as_scontrol_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert job_id() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    assert job_id() == "9" == environment("cpu")["job"]
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert job_id() == "5_2"
+
+
+def test_a_requeued_job_finds_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    runs = Path("outputs") / SINGLE.name
+    for name, job, seed, age in (("own", "7", 1, 300), ("other_seed", "7", 2, 200), ("other_job", "8", 1, 100)):
+        make_run(runs / name, config={"seed": seed}, age=age)
+        time = (runs / name / "run.json").stat().st_mtime
+        write_json(runs / name / "run.json", {"overrides": [], "job": job})
+        os.utime(runs / name / "run.json", (time, time))
+    assert find_own(None, SINGLE, config={"seed": 1}) == runs / "own"
+    assert find_own(None, SINGLE, config={"seed": 3}) is None
+    assert find_own("mine", SINGLE, config={"seed": 1}) is None
+    make_run(Path("mine"), config={"seed": 1}, checkpoint=False)
+    assert find_own("mine", SINGLE, config={"seed": 1}) == Path("mine")
+    sweep = Job(CHOICES, ["seed=1"], Path("outputs/sweeps/t"), 3)
+    assert find_own(None, sweep, config={"seed": 1}) is None
+    own = make_run(Path("outputs/sweeps/t/3_seed=1"), config={"seed": 1})
+    assert find_own(None, sweep, config={"seed": 1}) == own
 
 
 # --- records ----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from ssl_video.data.decoding.decoder import DirectDecoder
 from ssl_video.data.readers.base import Cut, FramePart, clip_memory
 from ssl_video.data.readers.stream import StreamTable
 from ssl_video.utils.errors import InputError, UnreadableVideo
+from ssl_video.utils.signals import ignore_endings
 
 LENGTH = struct.Struct("<Q")  # goes before every message, in both directions
 STDERR = 2
@@ -159,6 +160,7 @@ def main() -> None:
     """Runs the child: file descriptors of its answers and pixels, its parent's number, and the most memory in bytes."""
     answers, descriptor, parent, most_memory = (int(word) for word in sys.argv[1:])
     _live_no_longer_than(parent)
+    ignore_endings()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected here, and their files are large
     requests, own_bytes = sys.stdin.buffer, OwnMemory()
 

@@ -1,0 +1,111 @@
+"""FSDP: a step of a method whose parameters are divided among processes is that of the whole method."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from ssl_video.cli.sharding import shard
+from ssl_video.cli.train import main
+from ssl_video.utils.checkpoint import read_checkpoint
+from ssl_video.utils.conf_path import conf_dir
+from ssl_video.utils.config import locate
+from ssl_video.utils.errors import InputError
+from support.folders import SMALL, labelled_folder
+from support.gloo import run_in_two_processes
+from support.methods import attach, build_method, compose_train, random_batch
+
+METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
+SHARDED = [name for name in METHODS if getattr(locate(compose_train(f"method={name}").method._target_), "shards", True)]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _two_steps(name: str, divided: bool) -> tuple[float, dict[str, Tensor]]:
+    """Last loss, and parameters and statistics after two optimizer steps on the same batch on each process."""
+    method: Any
+    method, config = build_method(name, "optimizer=sgd", "scheduler=constant", "speed.memory_format=contiguous")
+    method.double()
+    if divided:
+        shard(method, init_device_mesh("cpu", (2,)))
+        kept = sum(parameter.to_local().numel() for parameter in method.parameters())
+        assert kept < 0.7 * sum(parameter.numel() for parameter in method.parameters())
+    optimizer = method.configure_optimizers()["optimizer"]
+    batch = random_batch(config, batch_size=4)
+    batch = type(batch)(**{**vars(batch), "clips": batch.clips.double()})
+    for step in range(2):
+        attach(method, global_step=step)
+        torch.manual_seed(step)
+        loss = torch.stack(list(method.losses(batch).values())).sum()
+        loss.backward()
+        for parameter in [] if divided else method.parameters():
+            if parameter.grad is not None:  # as DDP does
+                torch.distributed.all_reduce(parameter.grad, torch.distributed.ReduceOp.SUM)
+                parameter.grad /= 2
+        method.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+    return float(loss.detach()), {key: _whole(value) for key, value in method.state_dict().items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHARDED)
+def test_two_steps_are_those_of_the_whole_method(name: str) -> None:
+    whole = run_in_two_processes(_two_steps_whole, name)
+    divided = run_in_two_processes(_two_steps_divided, name)
+    for (loss, state), (other_loss, other) in zip(whole, divided, strict=True):
+        assert other_loss == pytest.approx(loss, rel=1e-9)
+        assert state.keys() == other.keys()
+        for key in state:
+            torch.testing.assert_close(other[key], state[key], rtol=1e-7, atol=1e-9, msg=key)
+
+
+def _two_steps_whole(name: str) -> tuple[float, dict[str, Tensor]]:
+    return _two_steps(name, divided=False)
+
+
+def _two_steps_divided(name: str) -> tuple[float, dict[str, Tensor]]:
+    return _two_steps(name, divided=True)
+
+
+def _decayed(divided: bool) -> list[int]:
+    method, _ = build_method("moco", "optimizer=adamw")
+    if divided:
+        shard(method, init_device_mesh("cpu", (2,)))
+    return [len(group["params"]) for group in method.parameter_groups()]
+
+
+def test_weight_decay_still_knows_biases_from_weights() -> None:
+    groups = run_in_two_processes(_decayed, True)[0]
+    assert groups == _decayed(False)
+    assert len(groups) == 2 and all(groups)
+
+
+def _outside() -> str:
+    method, _ = build_method("vcop")
+    method.alone = torch.nn.Parameter(torch.zeros(3))
+    try:
+        shard(method, init_device_mesh("cpu", (2,)))
+    except InputError as refusal:
+        return str(refusal)
+    return ""
+
+
+def test_a_parameter_that_would_not_be_synchronised_is_refused() -> None:
+    assert "alone is a parameter of the method itself" in run_in_two_processes(_outside)[0]
+
+
+@pytest.mark.gpu
+def test_fsdp_trains_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one device; what several compute is shown on the CPU, above and in test_several_processes."""
+    monkeypatch.chdir(tmp_path)
+    videos = labelled_folder(tmp_path / "videos", videos=12)
+    settings = ["dataset=folder", f"dataset.root={videos}", *SMALL, "trainer=gpu", "trainer.max_steps=3", "run_dir=a"]
+    assert main([*settings, "strategy=fsdp"]) == 0
+    assert read_checkpoint(Path("a/checkpoints/last.ckpt"))["global_step"] == 3
