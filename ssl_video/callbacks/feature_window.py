@@ -81,10 +81,12 @@ class FeatureWindow:
         """The features of all processes, so that a resumed run goes on with them; all must call it together."""
         own = torch.cat(list(self._batches)) if self._batches else torch.empty(0, 0)
         lengths = gather_objects([len(batch) for batch in self._batches])
-        return {"rows": gather(own).cpu(), "lengths": lengths}
+        return {"rows": gather(own).cpu(), "lengths": lengths, "watches_map": self.tap.watches_map}
 
     def load_state_dict(self, state: Mapping[str, Any], *, device: torch.device) -> None:
         """Takes up this process's features again; none where the number of processes is another."""
+        if state["watches_map"]:  # found out by the first step, which a resumed run must not miss
+            self.tap.watch_map()
         lengths: list[list[int]] = state["lengths"]
         if len(lengths) != world_size():
             return

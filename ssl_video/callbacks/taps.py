@@ -40,6 +40,11 @@ class Tap:
             self.inputs.append(given.detach())
             self.outputs.append(output.detach())
 
+    @property
+    def watches_map(self) -> bool:
+        """Whether the method was found to ask for ``feature_map`` alone."""
+        return self._map is not None
+
     def watch_map(self) -> None:
         """Watches a backbone whose method asks for ``feature_map`` alone, which passes by all hooks."""
         if self._map is not None or not isinstance(self.module, Backbone):

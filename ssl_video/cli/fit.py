@@ -42,6 +42,7 @@ def fit(
         requeue: whether the job may be started again.
     """
     started = time.monotonic()
+    others = set(multiprocessing.active_children())
     stop = next(callback for callback in callbacks_of(trainer) if isinstance(callback, StopSignals))
     with stop.installed(since=began):
         try:
@@ -54,7 +55,7 @@ def fit(
         finally:
             close_loggers(trainer, run_dir)
             record_end(run_dir, trainer, datamodule, seconds=time.monotonic() - started)
-        for worker in multiprocessing.active_children():
+        for worker in set(multiprocessing.active_children()) - others:
             worker.kill()  # one that still decodes what nobody asks for any more; it leaves SIGTERM to this process
         if stop.reason is not None and trainer.is_global_zero:
             record_stop(run_dir, stop, step=trainer.global_step)

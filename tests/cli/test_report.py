@@ -1,5 +1,6 @@
 """``ssl-video report``: from real folders to the page, what is refused, and what is left out with a reason."""
 
+import csv
 import json
 import re
 import shutil
@@ -178,7 +179,9 @@ def test_a_run_without_a_checkpoint_and_with_broken_files_still_has_a_page(copie
     for text in ("predictions.parquet cannot be read", "features.safetensors cannot be read", "metrics.json cannot be"):
         assert text in notes
     assert "no units: no checkpoint lies beside these results." in notes
-    assert len(data_of(page)["figures"]) == 2  # the loss and its only part
+    with (copied / "metrics.csv").open() as file:
+        values = [name for name in next(csv.reader(file)) if name not in ("epoch", "step")]
+    assert len(data_of(page)["figures"]) == len(values)  # a curve each
 
 
 def test_made_up_evaluations_without_a_run_are_shown_side_by_side(tmp_path: Path) -> None:
