@@ -21,6 +21,9 @@ PRESETS = sorted(
     if file.parent != CONF and not file.stem.startswith("_")
 )
 
+# The others are slow together; `make check` composes them all.
+ONE_OF_EACH = set({preset.split("/")[0]: preset for preset in PRESETS}.values())
+
 
 def compose_evaluate(*overrides: str) -> DictConfig:
     return compose_checked("evaluate", ["checkpoint=random", *overrides], provided=PROVIDED, settings=EvaluateSettings)
@@ -31,7 +34,9 @@ def test_number_of_presets() -> None:
     assert len(PRESETS) == 224
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(one, marks=() if one in ONE_OF_EACH else pytest.mark.slow) for one in PRESETS]
+)
 def test_every_preset_composes_and_fits(preset: str) -> None:
     group, name = preset.split("/")
     if group == "evaluation":

@@ -176,6 +176,7 @@ def test_a_figure_is_reached_by_its_median_and_survives_its_file() -> None:
     assert "| ≥ 2.5 | **2** | 1.500 to 2.7 |" in format_table([figure("loader")])
 
 
+@pytest.mark.slow
 def test_every_part_stands_in_the_results_and_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = (*data_path.PARTS, *data_path.LONGER_PARTS)
     assert set(data_path.measurements(Files(tmp_path, tmp_path), rounds=1)) == set(parts)

@@ -36,6 +36,7 @@ def commands(page: str) -> list[tuple[str, tuple[str, ...]]]:
     """(train | evaluate | index | demo, its words) of every command; those with an ellipsis are no commands yet."""
     found = []
     for line in lines_of_code(page):
+        line = re.sub(r"^srun (--\S+ )*", "", line)
         for start, name in SCRIPTS.items():
             if line.startswith(f"{start} ") or line.rstrip() == start:
                 found.append((name, tuple(shlex.split(line.removeprefix(start), comments=True))))
@@ -131,6 +132,7 @@ def own_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     sys.modules.pop("my_methods", None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_method")
 def test_a_method_of_ones_own_trains_and_is_measured_without_a_fork(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

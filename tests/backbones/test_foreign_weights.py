@@ -81,6 +81,7 @@ def test_torchvisions_networks_give_the_same_features(tmp_path: Path, name: str)
     torch.testing.assert_close(backbone(clips), expected.mean(dim=(2, 3, 4)), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_each_tensor_of_torchvisions_mvit_has_its_place(tmp_path: Path) -> None:
     network, backbone = torchvision_network("mvit_v2_s"), backbone_of("mvit_v2_s")

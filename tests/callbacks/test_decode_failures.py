@@ -160,6 +160,7 @@ def _two_ranks_meet_failures(file: Path, failing: dict[int, list[int]]) -> tuple
     return seen, None
 
 
+@pytest.mark.slow
 def test_ranks_count_together_and_one_writes(tmp_path: Path) -> None:
     """Rank 0 meets none; both log the same all the time, and the file has one header and all rows."""
     file = tmp_path / "failures.csv"

@@ -91,6 +91,7 @@ def test_epochs_must_be_some() -> None:
         Pictures(every_epochs=0)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_to_the_bit_with_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     videos = labelled_folder(tmp_path / "videos", videos=24)
@@ -107,6 +108,7 @@ def test_training_is_the_same_to_the_bit_with_and_without(tmp_path: Path, monkey
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 def test_videos_without_labels_have_neighbours_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -340,6 +340,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on(videos: Path) -> None:
     assert torch.load(checkpoint, weights_only=True)["global_step"] == done + 2
 
 
+@pytest.mark.slow
 def test_one_bad_job_of_a_sweep_lets_the_others_run(videos: Path, capsys: Printed) -> None:
     arguments = command(videos, "batch_size=2,64,4")
     arguments.remove("batch_size=4")
@@ -351,6 +352,7 @@ def test_one_bad_job_of_a_sweep_lets_the_others_run(videos: Path, capsys: Printe
     assert sorted(file.parent.name[0] for file in Path("outputs/sweeps").glob("*/*/checkpoints")) == ["0", "2"]
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_misspelt_choice_starts_nothing(videos: Path, capsys: Printed) -> None:
     assert train.main(["-m", *command(videos, "method=moco,mocco")]) == 2
     assert "there is no method=mocco" in capsys.readouterr().err

@@ -99,6 +99,7 @@ def test_videos_differ_and_seeds_do(videos: Path) -> None:
     assert len(np.unique(a, axis=0)) == 3, "they show their frame numbers, and have three lengths"
 
 
+@pytest.mark.slow
 def test_labels_come_along_and_a_split_can_be_chosen(tmp_path: Path) -> None:
     root = labelled_folder(tmp_path / "labelled", videos=8)
     labels = f"dataset.labels={root / 'labels.csv'}"

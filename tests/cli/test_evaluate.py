@@ -276,6 +276,7 @@ def test_existing_metrics_are_not_written_over(run: Path, capsys: Printed) -> No
     assert Path("a/metrics.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_sweep_over_protocols(run: Path) -> None:
     assert evaluate.main(["-m", *TINY, f"checkpoint={run}", "evaluation=knn,retrieval", "baselines=[]"]) == 0
     folders = sorted(file.parent.name for file in run.glob("evaluations/*/metrics.json"))

@@ -410,6 +410,7 @@ def test_a_harmed_entry_is_made_anew(videos: Path, opened: list[str]) -> None:
     assert evaluation(videos).features([CLIPS]).cached
 
 
+@pytest.mark.slow
 def test_without_the_cache_nothing_is_taken_and_nothing_stays(videos: Path, opened: list[str]) -> None:
     evaluation(videos, "feature_cache=false").features([CLIPS])
     assert list(Path("cache/features").iterdir()) == []

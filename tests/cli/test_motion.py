@@ -106,6 +106,7 @@ def test_a_video_that_no_longer_decodes_is_named(tmp_path: Path, capsys: pytest.
     assert "broken" not in printed.err
 
 
+@pytest.mark.slow
 def test_another_kind_is_refused_unless_it_replaces(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_resume_on_other_tables_is_refused(videos: Path, tmp_path: Path) -> No
         after.load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_it_did_without_tables(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

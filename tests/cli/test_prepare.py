@@ -192,6 +192,7 @@ def test_wrong_input_is_refused_with_2(
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_folders_that_are_not_its_own_are_refused(
     videos: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +230,7 @@ def config(*words: str) -> Any:
     return compose_checked("train", [*given, *words], provided=PROVIDED, settings=TrainSettings)
 
 
+@pytest.mark.slow
 def test_training_takes_the_manifest_with_its_labels(tmp_path: Path) -> None:
     videos = labelled_folder(tmp_path / "own", videos=8)
     assert run(indexed(videos, "--labels", str(videos / "labels.csv")), "-o", "out") == 0
@@ -257,6 +259,7 @@ def test_motion_tables_are_made_along_and_found_by_training(manifest: Path, caps
         assert np.abs(alone["magnitude"] - along[path.name]["magnitude"]).mean() < 0.1 * alone["magnitude"].mean()
 
 
+@pytest.mark.slow
 def test_a_named_data_set_can_be_prepared(videos: Path, tmp_path: Path) -> None:
     words = ["dataset=folder", f"dataset.root={videos}", f"cache_dir={tmp_path / 'cache'}"]
     assert run(*words, "-o", "out") == 0

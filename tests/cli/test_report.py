@@ -95,6 +95,7 @@ def test_the_same_folders_give_the_same_page(trained: Path, tmp_path: Path) -> N
     assert pages[0] == pages[1]
 
 
+@pytest.mark.slow
 def test_an_evaluation_alone_finds_its_run_around_it(trained: Path, tmp_path: Path) -> None:
     (folder,) = (trained / "evaluations").glob("knn*")
     page = write_report([folder], output=tmp_path / "report.html").read_text()
@@ -104,6 +105,7 @@ def test_an_evaluation_alone_finds_its_run_around_it(trained: Path, tmp_path: Pa
     assert "unit " in page
 
 
+@pytest.mark.slow
 def test_layers_are_chosen_by_name(trained: Path, tmp_path: Path, capsys: Printed) -> None:
     words = [str(trained), "-o", str(tmp_path / "report.html")]
     assert main([*words, "--layers", "stem.0"]) == 0

@@ -104,6 +104,7 @@ def test_the_same_command_gives_the_same_bytes_with_and_without_stored_features(
         assert len({(folder / file).read_bytes() for folder in folders}) == 1, file
 
 
+@pytest.mark.slow
 def test_what_each_video_was_taken_for_is_written(run: Path, hard: list[str]) -> None:
     card = scorecard(run, *hard)
     table = pq.read_table("card/predictions.parquet").to_pydict()
@@ -122,6 +123,7 @@ def test_what_each_video_was_taken_for_is_written(run: Path, hard: list[str]) ->
         assert [truth[path] for path in paths] == labels
 
 
+@pytest.mark.slow
 def test_shift_and_changed_settings(run: Path) -> None:
     words = ["scorecard.shift=true", "scorecard.protocols.knn.k=3", "baselines=[]"]
     card = scorecard(run, *words, "evaluation@scorecard.protocols.retrieval=retrieval_vcop")
@@ -131,6 +133,7 @@ def test_shift_and_changed_settings(run: Path) -> None:
     assert card["results"]["knn"]["baselines"] == {}
 
 
+@pytest.mark.slow
 def test_without_labels_what_needs_none_is_measured(run: Path, videos: Path, capsys: Printed) -> None:
     card = scorecard(run, "dataset=folder", f"dataset.root={videos}", "dataset.labels=null")
     assert tuple(card["results"]) == ("temporal_probes", "features")

@@ -91,6 +91,7 @@ def test_a_list_of_labelled_videos(videos: Path, tmp_path: Path) -> None:
     assert record("a")["labeled"] == 4
 
 
+@pytest.mark.slow
 def test_a_stage_without_labels_and_the_one_after(videos: Path) -> None:
     bare = [text for text in command(videos, "run_dir=a", steps=2) if "labels" not in text and "groups" not in text]
     assert train.main([*bare, "method.stage=pretrain"]) == 0

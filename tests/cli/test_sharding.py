@@ -81,6 +81,7 @@ def _decayed(divided: bool) -> list[int]:
     return [len(group["params"]) for group in method.parameter_groups()]
 
 
+@pytest.mark.slow
 def test_weight_decay_still_knows_biases_from_weights() -> None:
     groups = run_in_two_processes(_decayed, True)[0]
     assert groups == _decayed(False)

@@ -161,6 +161,7 @@ def test_accumulated_batches_are_one_row_and_one_step(videos: Path) -> None:
     assert [int(row["step"]) for row in read_metrics(Path("a"))] == [0, 1]
 
 
+@pytest.mark.slow
 def test_seed_decides_the_run(videos: Path) -> None:
     for run_dir, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert main(command(videos, "trainer.max_steps=2", f"run_dir={run_dir}", f"seed={seed}")) == 0

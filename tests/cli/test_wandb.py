@@ -137,6 +137,7 @@ def test_offline_run_holds_what_metrics_csv_holds(tmp_path: Path) -> None:
     assert len({row["train/loss"] for row in logged}) == 5
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_is_a_run_of_its_own(tmp_path: Path) -> None:
     videos = labelled_folder(tmp_path / "videos", videos=8)
     words = ["dataset=folder", f"dataset.root={videos}", *SMALL, "trainer.max_steps=2", "trainer.log_every_n_steps=1"]

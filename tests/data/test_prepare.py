@@ -382,6 +382,7 @@ def program() -> Iterator[LineProcess]:
     process.close()
 
 
+@pytest.mark.slow
 def test_as_a_program_it_answers_bytes_or_a_reason(tmp_path: Path, program: LineProcess) -> None:
     source = write_video(tmp_path / "a.mp4", num_frames=12)
     file = described(source)

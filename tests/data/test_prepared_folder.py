@@ -277,6 +277,7 @@ def test_children_end_with_their_parent(tmp_path: Path) -> None:
 # --- the new manifest -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_new_manifest_has_all_rows_and_says_what_the_new_files_are(tmp_path: Path) -> None:
     write_video(tmp_path / "in" / "a.mkv", num_frames=50, encoding=H264_RGB)
     write_video(tmp_path / "in" / "b.mp4", num_frames=40, height=120, width=160)

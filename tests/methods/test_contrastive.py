@@ -117,6 +117,7 @@ def _loss_and_gradient(name: str) -> tuple[float, Tensor, Tensor]:
     return value.item() / world_size(), gradient / world_size(), statistics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [METHODS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS[1:])])
 def test_two_processes_give_the_value_gradient_and_statistics_of_one(name: str) -> None:
     value, gradient, statistics = _loss_and_gradient(name)

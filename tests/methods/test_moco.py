@@ -106,6 +106,7 @@ def test_three_clips_use_each_as_query_against_the_other_two(form: Any) -> None:
     torch.testing.assert_close(loss, torch.stack(expected).mean())
 
 
+@pytest.mark.slow
 def test_keys_are_normalised_with_other_companions_than_the_queries() -> None:
     """Shuffled keys change with the step's permutation where groups are normalised apart, and never in eval mode."""
     for mode, differ in ((True, True), (False, False)):

@@ -312,6 +312,7 @@ def test_a_hundred_classes_and_twenty_thousand_videos_stay_usable() -> None:
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_draws_itself_without_a_network(tmp_path: Path) -> None:
     runs = [made_up_run("first", seed=0, label_name=EVIL), made_up_run("second", seed=1, label_name=EVIL)]

@@ -166,6 +166,7 @@ def module(root: Path, cache: Path, **changes: Any) -> VideoDataModule:
     return VideoDataModule(**(arguments | changes))
 
 
+@pytest.mark.slow
 def test_workers_see_every_sound_video_and_report_the_others(mixture: Path, cache: Path) -> None:
     datamodule = module(mixture, cache)
     batches = list(datamodule.training_loader(3 * datamodule.batches_per_epoch(1)))

@@ -71,6 +71,7 @@ def test_files_are_h264_without_reordering_and_near_the_drawn_frames(small: Path
     assert np.abs(decoded[1:] - original[:-1]).mean() > np.abs(decoded - original).mean()
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_files_with_any_number_of_processes(tmp_path: Path) -> None:
     settings = SceneSettings(size=32, num_frames=8)
     for name, workers in (("one", 1), ("two", 2)):
