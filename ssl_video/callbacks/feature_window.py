@@ -79,9 +79,10 @@ class FeatureWindow:
 
     def state_dict(self) -> dict[str, Any]:
         """The features of all processes, so that a resumed run goes on with them; all must call it together."""
-        own = torch.cat(list(self._batches)) if self._batches else torch.empty(0, 0)
         lengths = gather_objects([len(batch) for batch in self._batches])
-        return {"rows": gather(own).cpu(), "lengths": lengths, "watches_map": self.tap.watches_map}
+        # Processes begin to see features in the same step: all have some, or none has.
+        rows = gather(torch.cat(list(self._batches))).cpu() if self._batches else torch.empty(0, 0)
+        return {"rows": rows, "lengths": lengths, "watches_map": self.tap.watches_map}
 
     def load_state_dict(self, state: Mapping[str, Any], *, device: torch.device) -> None:
         """Takes up this process's features again; none where the number of processes is another."""

@@ -75,6 +75,8 @@ class Health(pl.Callback):
             if name in self._resumed:
                 window.load_state_dict(self._resumed[name], device=pl_module.device)
         self._resumed = {}
+        # Those of a checkpoint come on the CPU.
+        self._losses = deque((loss.to(pl_module.device) for loss in self._losses), maxlen=LOSSES)
         queue = queue_of(pl_module)
         self._queue = None if queue is None else QueueWatch(queue, step=trainer.global_step)
         self._throughput = Throughput(trainer)

@@ -105,8 +105,10 @@ class SaveCheckpoint(pl.Callback):
             remove_partial(self.folder)
             if trainer.ckpt_path is not None:
                 names = set_aside(self.folder, Path(trainer.ckpt_path), step=trainer.global_step)
+                save_backbone(self.folder / BACKBONE, self._backbone, config=self.backbone_config)
                 if names:
                     print(f"Not used any more, and yours to remove from {self.folder}: {', '.join(names)}")
+        self._backbone = {}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -174,11 +176,13 @@ class SaveCheckpoint(pl.Callback):
         """Adds the configuration, so that the file explains itself, and remembers the backbone that is in it."""
         checkpoint["config"] = self.config
         checkpoint["backbone_config"] = self.backbone_config
-        self._backbone = {
-            name.removeprefix("backbone."): tensor
-            for name, tensor in checkpoint["state_dict"].items()
-            if name.startswith("backbone.")
-        }
+        self._backbone = _backbone_of(checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remembers the backbone: a kill right after a checkpoint leaves an older one beside it."""
+        self._backbone = _backbone_of(checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves nothing under way, and says so where the value to choose by never came."""
@@ -200,6 +204,11 @@ class SaveCheckpoint(pl.Callback):
         """Goes on judging where the run stopped, if by the same value."""
         if self.criterion is not None:
             self.criterion.load_state_dict(state_dict)
+
+
+def _backbone_of(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = checkpoint["state_dict"]
+    return {name.removeprefix("backbone."): tensor for name, tensor in state.items() if name.startswith("backbone.")}
 
 
 class Criterion:

@@ -53,10 +53,10 @@ def fit(
         except SystemExit:  # Lightning's answer to a second Ctrl-C
             raise KeyboardInterrupt from None
         finally:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()  # one that still decodes what nobody asks for any more; it ignores SIGTERM
             close_loggers(trainer, run_dir)
             record_end(run_dir, trainer, datamodule, seconds=time.monotonic() - started)
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.kill()  # one that still decodes what nobody asks for any more; it leaves SIGTERM to this process
         if stop.reason is not None and trainer.is_global_zero:
             record_stop(run_dir, stop, step=trainer.global_step)
             end_stopped(stop, requeue=requeue)

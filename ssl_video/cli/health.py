@@ -24,6 +24,11 @@ VIEW = "clips"
 
 def build_callbacks(config: DictConfig, datamodule: VideoDataModule) -> list[pl.Callback]:
     """The callbacks of ``config.callbacks``; online kNN first, so that a bar on its value is of the same step."""
+    if "online_knn" in (config.callbacks or {}) and "Sharded" in config.strategy.get("_target_", ""):
+        raise InputError(
+            "callbacks.online_knn encodes videos on each process by itself, which no process can where the network is "
+            "sharded (strategy=fsdp); leave online_knn out of callbacks, or take strategy=ddp."
+        )
     nodes = sorted((config.callbacks or {}).items(), key=lambda item: item[0] != "online_knn")
     given: dict[str, Any] = {"config": config, "datamodule": datamodule}
     return [build(node, **(given if name == "online_knn" else {})) for name, node in nodes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -106,12 +107,18 @@ def _kind(logger: Logger) -> str:
 
 
 def close_loggers(trainer: pl.Trainer, run_dir: Path) -> None:
-    """Ends what Lightning leaves open, with what the run made where that is to be kept."""
+    """Ends what Lightning leaves open, with what a finished run made where that is to be kept.
+
+    What goes wrong here is told and no more: the run's end, or why it was stopped, must not be lost over it.
+    """
     code = 0 if trainer.state.finished else 1
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        if _kind(logger) == "wandb":
-            _keep_artifacts(logger, run_dir)
-        _close(logger, exit_code=code)
+        try:
+            if _kind(logger) == "wandb" and trainer.state.finished:
+                _keep_artifacts(logger, run_dir)
+            _close(logger, exit_code=code)
+        except Exception as fault:
+            print(f"{_kind(logger)} could not be closed: {type(fault).__name__}: {fault}", file=sys.stderr)
 
 
 def _close(logger: Any, *, exit_code: int) -> None:

@@ -31,7 +31,10 @@ class Outcome:
 
 def process_rank() -> int:
     """This process's place among those of its job, whoever started it."""
-    return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), "0"))
+    # In a job of one task Lightning starts the other processes, and all of them have the task's number.
+    by_slurm = [] if os.environ.get("SLURM_NTASKS") == "1" else ["SLURM_PROCID"]
+    names = ["RANK", *by_slurm, "LOCAL_RANK"]
+    return int(next((os.environ[name] for name in names if name in os.environ), "0"))
 
 
 def _file(sweep_dir: Path, number: int, rank: int) -> Path:

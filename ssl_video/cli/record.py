@@ -25,7 +25,7 @@ from ssl_video.utils.files import write_atomically
 from ssl_video.utils.run import Job, environment, peak_memory_bytes, read_record, write_config, write_json, write_text
 
 ROWS_AT_A_TIME = 65_536
-_OF_THE_WHOLE_RUN = ("seconds", "stops", "resumed_at", "threads")
+_OF_THE_WHOLE_RUN = ("seconds", "stops", "resumed_at", "threads", "loggers")
 
 
 def describe_start(

@@ -47,5 +47,6 @@ def train(config: DictConfig, job: Job) -> Path:
         step = None if state is None else int(state["global_step"])
         describe_start(config, job, run_dir, datamodule, checkpoint=checkpoint, step=step)
         describe_run(trainer.loggers, run_dir)
+    del found, state  # as large as the network with its optimizer
     fit(trainer, method, datamodule, run_dir=run_dir, checkpoint=checkpoint, began=began, requeue=config.requeue)
     return run_dir

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from ssl_video.callbacks.metrics_csv import MetricsCSV
+from ssl_video.callbacks.save_checkpoint import SaveCheckpoint
 from ssl_video.cli import evaluate
 from ssl_video.cli.resume import settle_threads
 from ssl_video.cli.train import main
@@ -236,3 +238,24 @@ def test_another_batch_goes_on_at_the_same_video(videos: Path, capsys: Printed) 
     assert [len(batch) for batch in seen] == [4, 4, 2, 2, 2, 2, 4, 4]
     assert [int(row["step"]) for row in read_metrics(Path("a"))] == list(range(8))
     assert [int(row["epoch"]) for row in read_metrics(Path("a"))] == [0] * 6 + [1] * 2
+
+
+def test_a_backbone_that_a_kill_left_behind_is_made_good(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between the checkpoint and its backbone: the resumed run begins with writing the right one."""
+    assert main(command(videos, "trainer.max_steps=2", "run_dir=a")) == 0
+    right = Path("a/checkpoints/backbone.safetensors").read_bytes()
+    Path("a/checkpoints/backbone.safetensors").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveCheckpoint, "on_train_batch_end", killed)
+        assert main(["resume=a", "trainer.max_steps=6"]) == 1
+    left, there = (safetensors.torch.load(content) for content in (right, read_bytes("a")))
+    assert left.keys() == there.keys()
+    assert all(torch.equal(left[name], there[name]) for name in left)
+
+
+def killed(*_: Any) -> None:
+    raise RuntimeError("killed by the test")
+
+
+def read_bytes(run: str) -> bytes:
+    return (Path(run) / "checkpoints" / "backbone.safetensors").read_bytes()

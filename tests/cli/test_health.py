@@ -161,3 +161,11 @@ def test_two_processes_measure_and_end_together(videos: Path, tmp_path: Path) ->
     assert code == 1, told
     assert told.count("The run ends: health/feature_std is") == 1
     assert read_checkpoint(tmp_path / "b/checkpoints/last.ckpt")["global_step"] == 2
+
+
+def test_online_knn_of_a_sharded_network_is_refused(
+    videos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = command(videos, "callbacks=[online_knn]", "strategy=fsdp", "optimizer=adamw", "trainer.devices=2")
+    assert main([*small, "run_dir=sharded"]) == 2
+    assert "no process can where the network is sharded" in capsys.readouterr().err

@@ -50,3 +50,16 @@ def test_ranks_of_all_that_start_processes(monkeypatch: pytest.MonkeyPatch) -> N
     assert process_rank() == 5
     monkeypatch.setenv("RANK", "7")
     assert process_rank() == 7
+
+
+def test_processes_that_lightning_starts_in_a_job_of_one_task_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert process_rank() == 0
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert process_rank() == 1
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert process_rank() == 3
