@@ -186,9 +186,13 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         self.daemons.clear()
-        for pid, _, _ in self._processes():
-            if pid != os.getpid():
-                _kill(pid)
+        until = time.monotonic() + 30
+        # What was killed is there for a moment more, and a process may have started another one in between.
+        while self.remains() and time.monotonic() < until:
+            for pid, _, _ in self._processes():
+                if pid != os.getpid():
+                    _kill(pid)
+            time.sleep(0.1)
 
     def remains(self) -> list[str]:
         """Commands of what still runs."""
