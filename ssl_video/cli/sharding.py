@@ -71,7 +71,8 @@ class ShardedStrategy(ModelParallelStrategy):
         content = self.checkpoint_io.load_checkpoint(checkpoint_path)
         assert self.model is not None
         whole = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model, content["state_dict"], options=whole)
+        # A dict of its own: torch puts this process's parts in the place of what it is given.
+        set_model_state_dict(self.model, dict(content["state_dict"]), options=whole)
         for optimizer, saved in zip(self.optimizers, content["optimizer_states"], strict=True):
             set_optimizer_state_dict(self.model, optimizer, _by_name(saved, optimizer, self.model), options=whole)
         return content
