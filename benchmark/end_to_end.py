@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from benchmark.blocks import Spread, on_cores
 from benchmark.figures import Figure
 from benchmark.step import Preloaded
-from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, build_trainer
+from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked
+from ssl_video.cli.trainer import build_trainer
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.run import Job

@@ -27,8 +27,9 @@ import pytorch_lightning as pl
 from benchmark.blocks import Spread
 from benchmark.figures import Figure, format_details, format_table
 from benchmark.videos import prepared_video
-from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, build_trainer, quiet
+from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, quiet
 from ssl_video.cli.record import describe_start
+from ssl_video.cli.trainer import build_trainer
 from ssl_video.data.index import index_folder
 from ssl_video.data.manifest import Manifest
 from ssl_video.utils.config import compose_checked

@@ -19,7 +19,8 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmark.step import Preloaded, composed, synthetic_batch
-from ssl_video.cli.parts import build_checked, build_trainer, quiet
+from ssl_video.cli.parts import build_checked, quiet
+from ssl_video.cli.trainer import build_trainer
 from ssl_video.data.batch import ClipBatch
 from ssl_video.modules.sync_batch_norm import SyncBatchNorm
 from ssl_video.utils import distributed

@@ -30,7 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.bare_steps import LOSSES, BareStep
 from benchmark.blocks import Block, Spread, speedup
-from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, build_trainer, quiet
+from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, quiet
+from ssl_video.cli.trainer import build_trainer
 from ssl_video.data.batch import ClipBatch
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.utils.config import compose_checked

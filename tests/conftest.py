@@ -194,3 +194,9 @@ def repository() -> Path:
 def shared_data() -> Path:
     """The folder of real videos; mark the test with shared_data."""
     return SHARED / "data"
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current folder of the test's own, where a command puts what it makes."""
+    monkeypatch.chdir(tmp_path)

@@ -137,7 +137,6 @@ def own_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def test_a_method_of_ones_own_trains_and_is_measured_without_a_fork(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
     videos = labelled_folder(tmp_path / "videos", videos=12)
     data = ["dataset=folder", f"dataset.root={videos}", f"dataset.labels={videos / 'labels.csv'}"]
     sizes = ["batch_size=4", "dataset.num_workers=0", "sampler.num_frames=4", "trainer.max_steps=2"]

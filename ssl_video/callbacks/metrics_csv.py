@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from ssl_video.callbacks.each_step import EachStep
 from ssl_video.utils.files import write_atomically
 
 # What training computes: the same again from the same seed, also when it was interrupted.
@@ -19,7 +20,7 @@ MEASURED = ("time/", "data/")
 LOSS = "train/loss"  # stands first
 
 
-class MetricsCSV(pl.Callback):
+class MetricsCSV(EachStep):
     """Appends ``epoch, step`` and the values of some names; written with each checkpoint.
 
     Rows are held back until a checkpoint is written, so the file never runs ahead of what a resume starts from by more
@@ -36,25 +37,19 @@ class MetricsCSV(pl.Callback):
         self.kept = kept
         self.only_with = only_with
         self._rows: list[dict[str, Any]] = []
-        self._last_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drops what a killed run wrote after its last checkpoint."""
-        self._last_step = trainer.global_step - 1
+        super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero and self.path.exists():
             self._write([row for row in self._read() if int(row["step"]) < trainer.global_step])
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, step: int) -> None:
         """Keeps the step's values as tensors: reading them now would wait for the device."""
-        if trainer.global_step - 1 == self._last_step:
-            return  # gradients are still being accumulated
-        self._last_step = trainer.global_step - 1
         values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(self.kept)}
         if self.only_with is not None and not any(name.startswith(self.only_with) for name in values):
             return
-        self._rows.append({"epoch": batch.epoch, "step": self._last_step, **values})
+        self._rows.append({"epoch": batch.epoch, "step": step - 1, **values})
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

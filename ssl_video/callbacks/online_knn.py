@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ssl_video.backbones.base import Backbone
+from ssl_video.callbacks.each_step import EachStep
 from ssl_video.data.batch import ClipBatch
 from ssl_video.metrics.classification import topk_hits
 from ssl_video.metrics.knn import knn_scores
@@ -40,7 +41,7 @@ class LabelledVideos(Protocol):
         ...
 
 
-class OnlineKNN(pl.Callback):
+class OnlineKNN(EachStep):
     """``val/knn_top1`` every few steps or epochs, beside ``val/knn_top1_random``, that of the untrained network.
 
     The backbone is asked in eval mode and without gradients; modes, buffers and random states are left as they were, so
@@ -76,23 +77,16 @@ class OnlineKNN(pl.Callback):
         self.k = k
         self.temperature = temperature
         self.random_top1: float | None = None
-        self._last_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Asks the untrained network, once for a run."""
-        self._last_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         if self.random_top1 is None:
             with isolate_rng():
                 self.random_top1 = self._top1(self.make_random().to(trainer.strategy.root_device))
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, step: int) -> None:
         """Asks the network where it is time."""
-        step = trainer.global_step
-        if step == self._last_step:
-            return  # gradients are still being accumulated
-        self._last_step = step
         every = self.every_steps or max(1, round(self.every_epochs * int(str(pl_module.steps_per_epoch))))
         if step % every and step != pl_module.total_steps:
             return

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from ssl_video.callbacks.each_step import EachStep
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.pictures import Picture, ShowsPictures
 
@@ -16,7 +17,7 @@ Make = Callable[[pl.LightningModule, Any, int], Mapping[str, Picture]]
 """Makes named pictures of a method, its last batch, and the number of steps done."""
 
 
-class Pictures(pl.Callback):
+class Pictures(EachStep):
     """Makes pictures at the first step and every few epochs, and hands them to the loggers that can show them.
 
     In the first process only; the others wait for it at their next exchange. Whoever makes a picture leaves modes,
@@ -44,21 +45,10 @@ class Pictures(pl.Callback):
         self.regularly = regularly
         self.every_epochs = every_epochs
         self.others = others
-        self._last_step = -1
         self._told: set[str] = set()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What was shown before a resume is not shown again."""
-        self._last_step = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, step: int) -> None:
         """Shows what is due after this step."""
-        step = trainer.global_step
-        if step == self._last_step:
-            return  # gradients are still being accumulated
-        self._last_step = step
         if not trainer.is_global_zero:
             return
         every = max(1, round(self.every_epochs * int(str(pl_module.steps_per_epoch))))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch import Tensor
 
+from ssl_video.callbacks.each_step import EachStep
 from ssl_video.utils.agreement import Agreement
 from ssl_video.utils.checkpoint import save_backbone
 from ssl_video.utils.distributed import gather_objects
@@ -38,7 +39,7 @@ def better_is(name: str, mode: Mode) -> Literal["min", "max"]:
     raise InputError(f"keep_best={name}: its name does not tell which is better; add keep_best_mode=min or max.")
 
 
-class SaveCheckpoint(pl.Callback):
+class SaveCheckpoint(EachStep):
     """Writes the whole state and the backbone, at the end of a step only, so that both are of one step.
 
     Args:
@@ -80,7 +81,6 @@ class SaveCheckpoint(pl.Callback):
         self.criterion = None if keep_best is None else Criterion(keep_best, better_is(keep_best, keep_best_mode))
         self.config = config
         self.backbone_config = backbone_config
-        self._step = -1
         self._saved_step = -1
         self._saved_at = 0.0
         self._backbone: dict[str, Tensor] = {}
@@ -92,7 +92,8 @@ class SaveCheckpoint(pl.Callback):
         Raises:
             RuntimeError: the processes have resumed different steps.
         """
-        self._step = self._saved_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
+        self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         self._agreement = Agreement() if self.every_minutes is not None else None
         steps = gather_objects(trainer.global_step)
@@ -110,14 +111,8 @@ class SaveCheckpoint(pl.Callback):
                     print(f"Not used any more, and yours to remove from {self.folder}: {', '.join(names)}")
         self._backbone = {}
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, step: int) -> None:
         """Saves when the step is due and has not been saved."""
-        step = trainer.global_step
-        if step == self._step:
-            return  # gradients are still being accumulated
-        self._step = step
         if self.criterion is not None:
             self.criterion.see(trainer)
         if self._is_due(step, total=int(str(pl_module.total_steps))):

@@ -25,10 +25,9 @@ from ssl_video.cli.parts import (
     TrainSettings,
     build_checked,
     build_reader,
-    build_trainer,
-    total_steps,
 )
 from ssl_video.cli.strategies import num_processes
+from ssl_video.cli.trainer import build_trainer, total_steps
 from ssl_video.data.decoding.decoder import DirectDecoder
 from ssl_video.utils.config import compose_checked
 from ssl_video.utils.run import Job

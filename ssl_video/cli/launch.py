@@ -175,7 +175,6 @@ def _in_sweep(
     def task(config: DictConfig) -> float | None:
         quiet()
         current = Job.current()
-        os.environ.pop(RUN_DIR_VARIABLE, None)
         if needs_own_process(config):
             outcome = run_in_own_process(config_name, current, config_dirs)
         else:
@@ -242,6 +241,8 @@ def _guarded(job: Callable[[DictConfig, Job], Any], config: DictConfig, current:
     except Exception as fault:
         traceback.print_exc()
         return ended(FAULT, f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}")
+    finally:
+        os.environ.pop(RUN_DIR_VARIABLE, None)  # it tells the other ranks, not what this process does next
 
 
 def _hydra(config_name: str, task: Task, arguments: list[str]) -> int:

@@ -21,23 +21,11 @@ from pydantic import Field
 from ssl_video.backbones.base import Backbone
 from ssl_video.backbones.memory_format import lay_out
 from ssl_video.backbones.weights import Inflate, load_weights
-from ssl_video.callbacks.bad_loss import BadLoss, Policy
-from ssl_video.callbacks.cuda_graphs import CudaGraphSteps
-from ssl_video.callbacks.decode_failures import DecodeFailures
-from ssl_video.callbacks.end_unhealthy import EndUnhealthy
-from ssl_video.callbacks.health import Health
-from ssl_video.callbacks.metrics_csv import MEASURED, MetricsCSV
-from ssl_video.callbacks.progress import Progress
-from ssl_video.callbacks.sampler_flags import SamplerFlags
-from ssl_video.callbacks.save_checkpoint import Mode, SaveCheckpoint
-from ssl_video.callbacks.step_logging import StepLogging
-from ssl_video.callbacks.stop_signals import StopSignals
-from ssl_video.cli.health import build_callbacks
-from ssl_video.cli.loggers import build_loggers
-from ssl_video.cli.pictures import PictureSettings, build_pictures
-from ssl_video.cli.speed import Speed, build_optimizer, check_speed, set_matmul_precision, speed_up
-from ssl_video.cli.strategies import ScaleLr, build_strategy, environment_plugins, num_processes
-from ssl_video.cli.studies import study_callbacks
+from ssl_video.callbacks.bad_loss import Policy
+from ssl_video.callbacks.save_checkpoint import Mode
+from ssl_video.cli.pictures import PictureSettings
+from ssl_video.cli.speed import Speed, build_optimizer, check_speed, speed_up
+from ssl_video.cli.strategies import ScaleLr, num_processes
 from ssl_video.data.datamodule import AugmentOn, VideoDataModule
 from ssl_video.data.dataset import ClipSampler, ClipTransform
 from ssl_video.data.decoding.decoder import Decoder, DirectDecoder
@@ -45,10 +33,9 @@ from ssl_video.data.decoding.isolated import IsolatedDecoder
 from ssl_video.data.readers.base import ReaderFactory
 from ssl_video.data.semi_part import SemiPart
 from ssl_video.methods.base import SSLMethod
-from ssl_video.utils.checkpoint import AtomicCheckpointIO, refuse_other_tensors
+from ssl_video.utils.checkpoint import refuse_other_tensors
 from ssl_video.utils.config import build, locate, plain
 from ssl_video.utils.errors import InputError
-from ssl_video.utils.run import Job
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -313,111 +300,6 @@ def _check_backbone(method: SSLMethod[Any], datamodule: VideoDataModule) -> None
             f"{fault} {type(method).__name__} gives its backbone one frame at a time, whatever the sampler; "
             "backbone=caffenet_small and its kind take those."
         ) from fault
-
-
-def build_trainer(
-    config: DictConfig,
-    job: Job,
-    run_dir: Path,
-    datamodule: VideoDataModule,
-    *,
-    goes_on: bool = False,
-    state: Mapping[str, Any] | None = None,
-) -> pl.Trainer:
-    """Lightning's trainer with what every run has: metrics, checkpoints, progress, and a count of what failed.
-
-    Args:
-        config: of the job.
-        job: what Hydra says of it.
-        run_dir: the run's folder.
-        datamodule: the data.
-        goes_on: whether the folder's run goes on.
-        state: the checkpoint it goes on from, if there is one.
-    """
-    set_matmul_precision(config)
-    save_checkpoint = SaveCheckpoint(
-        run_dir / "checkpoints",
-        every_steps=config.checkpoint_every_steps,
-        every_minutes=config.checkpoint_every_minutes,
-        keep_last=config.keep_last,
-        keep_best=config.keep_best,
-        keep_best_mode=config.keep_best_mode,
-        config=plain(config),
-        backbone_config=backbone_config(config, backbone_name=job.choices["backbone"], sampler=datamodule.sampler),
-    )
-    chosen = build_callbacks(config, datamodule)
-    callbacks = [
-        DecodeFailures(
-            run_dir / "decode_failures.csv",
-            max_share=datamodule.max_unreadable_share,
-            path_of=datamodule.manifest.path,
-            keep=datamodule.keep_in_quarantine if datamodule.quarantine else None,
-            samples_per_open=datamodule.clips_per_open,
-        ),
-        BadLoss(
-            run_dir / "bad_batches.csv",
-            policy=config.bad_loss,
-            most_in_a_row=config.bad_loss_in_a_row,
-            segment_of=datamodule.manifest.segment,
-        ),
-        SamplerFlags(),
-        *chosen,
-        *study_callbacks(config),
-        *build_pictures(config, run_dir, datamodule, make_method=partial(_another_method, config, datamodule)),
-        # From here on what the others found is read; a checkpoint is written last, with the rows that belong to it.
-        MetricsCSV(run_dir / "metrics.csv"),
-        MetricsCSV(run_dir / "times.csv", kept=MEASURED, only_with="time/"),
-        StepLogging(),
-        save_checkpoint,
-        *(EndUnhealthy(one, save_checkpoint) for one in chosen if isinstance(one, Health)),
-        Progress(),
-        StopSignals(save_checkpoint.save, time_limit_minutes=config.time_limit_minutes),
-        *([CudaGraphSteps()] if config.speed.cuda_graphs else []),
-    ]
-    trainer: pl.Trainer = build(
-        config.trainer,
-        # The data module's loader holds all epochs in one, so that its workers are never drained; see data/order.py.
-        max_steps=total_steps(config, datamodule),
-        max_epochs=-1,
-        strategy=build_strategy(config),
-        logger=build_loggers(
-            config, job, run_dir, resumed=goes_on, first_step=None if state is None else int(state["global_step"])
-        )
-        or False,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), *environment_plugins()],
-        default_root_dir=str(run_dir),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    return trainer
-
-
-def _another_method(config: DictConfig, datamodule: VideoDataModule) -> SSLMethod[Any]:
-    """The method once more, as it is written: not compiled, from random weights, on the CPU."""
-    plainly = config.copy()
-    plainly.speed.compile, plainly.speed.checkpoint_activations = "none", False
-    return build_method(plainly, num_classes=len(datamodule.class_names), starts=False)
-
-
-def total_steps(config: DictConfig, datamodule: VideoDataModule) -> int:
-    """Optimizer steps of the run: the first of the limits that are set."""
-    limits = []
-    if config.trainer.max_steps > 0:
-        limits.append(config.trainer.max_steps)
-    if (config.trainer.max_epochs or 0) > 0:
-        steps_per_epoch = max(
-            1, datamodule.batches_per_epoch(num_processes(config)) // config.trainer.accumulate_grad_batches
-        )
-        limits.append(config.trainer.max_epochs * steps_per_epoch)
-    if not limits:
-        raise InputError(
-            f"trainer.max_steps={config.trainer.max_steps} and trainer.max_epochs={config.trainer.max_epochs}: one of "
-            "them must be above 0 to end the run."
-        )
-    return int(min(limits))
 
 
 def cache_dir(given: str | None) -> Path:

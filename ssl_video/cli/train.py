@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 from ssl_video.cli.fit import fit
 from ssl_video.cli.launch import launch
 from ssl_video.cli.loggers import describe_run
-from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, build_trainer, quiet
+from ssl_video.cli.parts import PROVIDED, TrainSettings, build_checked, quiet
 from ssl_video.cli.record import describe_start
 from ssl_video.cli.resume import checkpoint_of, complete_overrides, is_finished, resumed_folder, say_changes
 from ssl_video.cli.studies import score
+from ssl_video.cli.trainer import build_trainer
 from ssl_video.utils.run import Job, new_run_dir, refuse_existing
 
 

@@ -14,16 +14,12 @@ from ssl_video.utils.checkpoint import read_checkpoint
 from support.faults import Poison
 from support.folders import SMALL, labelled_folder, read_metrics
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=15)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def run(videos: Path, *overrides: str, steps: str) -> int:

@@ -21,6 +21,8 @@ from ssl_video.utils.config import compose_checked
 from ssl_video.utils.errors import InputError
 from support.folders import SMALL, labelled_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 # A short supervised run of the input that the tests' checkpoint has.
 SHORT = ("batch_size=4", "dataset.num_workers=0", "trainer.max_steps=2")
 TINY = ("num_frames=4", "dataset.num_workers=0", "evaluation.num_clips=2")
@@ -42,12 +44,6 @@ def run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pretrained") / "run"
     assert train.main([*data(videos), *SMALL, "trainer.max_steps=1", "seed=5", f"run_dir={path}"]) == 0
     return path
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def data(videos: Path) -> list[str]:

@@ -28,17 +28,14 @@ from ssl_video.utils.errors import InputError, Terminated
 from support.folders import SMALL, numbered_folder
 from support.videos import write_video
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 QUICK = ("--blocks", "1", "--steps", "2", "--seconds", "2")
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return numbered_folder(tmp_path_factory.mktemp("numbered"), videos=12)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def overrides(videos: Path, *more: str) -> list[str]:

@@ -21,6 +21,8 @@ from ssl_video.utils.checkpoint import read_checkpoint
 from ssl_video.utils.run import write_json
 from support.folders import SMALL, labelled_folder, read_metrics
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 STEPS = 6
 Printed = pytest.CaptureFixture[str]
 
@@ -28,12 +30,6 @@ Printed = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=16)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str) -> list[str]:

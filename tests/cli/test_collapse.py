@@ -7,6 +7,8 @@ import pytest
 from ssl_video.cli.train import main
 from support.folders import SMALL, labelled_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 BARS = "callbacks.health.bars"
 # The embedded data set, small enough for a few steps a second on one core.
 MOVING = (
@@ -27,12 +29,6 @@ RUNS = [
     ("moco", "", None),
     ("moco", "method.queue_length=100000", "health/queue_noise_share"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def warned(capsys: pytest.CaptureFixture[str], words: list[str]) -> set[str]:

@@ -15,6 +15,8 @@ from safetensors import safe_open
 from ssl_video.cli.main import main
 from support.folders import labelled_folder, numbered_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 
 NET = (
@@ -27,11 +29,6 @@ NET = (
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six videos that have no labels."""
     return numbered_folder(tmp_path_factory.mktemp("numbered"), videos=6)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def embed(root: Path, output: str, *words: str) -> int:

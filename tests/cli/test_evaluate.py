@@ -16,6 +16,8 @@ from ssl_video.hub.weights import read_weights
 from ssl_video.utils.config import compose_checked
 from support.folders import SMALL, labelled_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 
 KEYS = [
@@ -56,12 +58,6 @@ def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = ["dataset=folder", f"dataset.root={videos}", f"dataset.labels={videos / 'labels.csv'}"]
     assert train.main([*data, *SMALL, "trainer.max_steps=2", "seed=5", f"run_dir={run}"]) == 0
     return run
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from ssl_video.cli import evaluate
 from support.folders import labelled_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 
 TRAIN = 8
@@ -20,11 +20,6 @@ TINY = ("num_frames=4", "evaluation.num_clips=2", "baselines=[]")
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=TRAIN + 9)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def evaluated(videos: Path, *overrides: str, num_test: int, wrong: int, name: str = "labels.csv") -> dict[str, Any]:

@@ -20,6 +20,8 @@ from ssl_video.cli.main import main
 from ssl_video.hub import formats
 from support.folders import SMALL, labelled_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 TINY = ["num_frames=4", "dataset.num_workers=0"]
 
@@ -37,11 +39,6 @@ def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert train.main([*words, *SMALL, "trainer.max_steps=2", "seed=5", f"run_dir={run}"]) == 0
     assert evaluate.main([f"checkpoint={run}", "evaluation=knn", *TINY]) == 0
     return run
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def front_matter(card: str) -> dict[str, Any]:

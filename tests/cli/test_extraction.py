@@ -37,7 +37,10 @@ from ssl_video.utils.config import compose_checked
 from ssl_video.utils.errors import InputError
 from support.folders import REPOSITORY, labelled_folder, run_command
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes"),
+    pytest.mark.usefixtures("own_folder"),
+]
 
 CLIPS = ClipSpec(num_clips=2)
 # One of each way in which a spec differs; those of the first line share their pixels.
@@ -55,11 +58,6 @@ INPUT = ("input_transform.resize=72", "input_transform.crop=64")
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=9)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def words(videos: Path, *overrides: str) -> list[str]:

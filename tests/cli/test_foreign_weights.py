@@ -24,6 +24,8 @@ from ssl_video.utils.checkpoint import file_digest, save_backbone
 from ssl_video.utils.config import compose_checked, plain
 from support.folders import REPOSITORY, SMALL, labelled_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 INPUT = ["input_transform=small", "num_frames=4", "frame_stride=2"]
 R3D_18 = ["backbone=r3d_18", *INPUT]
@@ -40,12 +42,6 @@ def torchvision_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("foreign") / "r3d_18-b3b3357e.pth"
     torch.save(video.r3d_18(weights=None).state_dict(), path)
     return path
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, checkpoint: Path | str, *words: str) -> list[str]:

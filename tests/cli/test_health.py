@@ -12,6 +12,8 @@ from ssl_video.cli.train import main
 from ssl_video.utils.checkpoint import read_checkpoint
 from support.folders import SMALL, labelled_folder, numbered_folder, read_metrics, run_command
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 HEALTH = "callbacks.health"
 KNN = ["callbacks=[online_knn]"]
 
@@ -19,12 +21,6 @@ KNN = ["callbacks=[online_knn]"]
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=16)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str) -> list[str]:

@@ -10,6 +10,8 @@ from ssl_video.utils.checkpoint import read_checkpoint
 from support.folders import SMALL
 from support.videos import write_video
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 BAD = ("abort", "raise")
 
 
@@ -19,12 +21,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (*(f"good_{number:02d}" for number in range(10)), *BAD):
         write_video(root / f"{name}.mp4", num_frames=16, height=40, width=40)
     return root
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str) -> list[str]:

@@ -16,16 +16,12 @@ from ssl_video.utils.errors import InputError
 from support.folders import numbered_folder
 from support.videos import write_video
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return numbered_folder(tmp_path_factory.mktemp("numbered"), videos=6)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def indexed(videos: Path, tmp_path: Path) -> Path:

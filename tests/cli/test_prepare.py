@@ -19,6 +19,8 @@ from ssl_video.utils.config import compose_checked
 from support.folders import labelled_folder, numbered_folder
 from support.videos import read_frame_numbers, write_video
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 SMALL = ("--short-side", "32", "--workers", "1")
 
 
@@ -32,12 +34,6 @@ def manifest(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("manifest") / "data.parquet"
     assert index.main([str(videos), "-o", str(path), "--num-workers", "1"]) == 0
     return path
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def indexed(videos: Path, *words: str) -> str:

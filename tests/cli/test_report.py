@@ -22,6 +22,8 @@ from ssl_video.utils.errors import InputError
 from support.folders import SMALL, labelled_folder
 from support.reports import made_up_run, write_evaluation
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 TINY = ["num_frames=4", "dataset.num_workers=0", "evaluation.num_clips=2"]
 
@@ -48,11 +50,6 @@ def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "copied"))
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def left_out(page: str) -> str:

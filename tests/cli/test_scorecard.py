@@ -13,6 +13,8 @@ from ssl_video.cli import evaluate, train
 from ssl_video.cli.scorecard import SHOWN
 from support.folders import SMALL, labelled_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 BASE = ("knn", "retrieval", "linear_probe", "low_shot", "temporal_probes", "features")
 MEASURED = ("seconds", "peak_memory_bytes")
@@ -42,12 +44,6 @@ def run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = ["dataset=folder", f"dataset.root={videos}", f"dataset.labels={videos / 'labels.csv'}"]
     assert train.main([*data, *SMALL, "trainer.max_steps=2", f"run_dir={folder}"]) == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def scorecard(run: Path, *overrides: str, run_dir: str = "card") -> dict[str, Any]:

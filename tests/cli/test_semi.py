@@ -12,6 +12,8 @@ from ssl_video.cli import evaluate, train
 from ssl_video.utils.checkpoint import read_backbone, read_checkpoint
 from support.folders import labelled_folder, read_metrics, run_command
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 FAST = ("method=tcl", "dataset=folder", "batch_size=2", "dataset.num_workers=0", "transform.size=16")
 
@@ -19,12 +21,6 @@ FAST = ("method=tcl", "dataset=folder", "batch_size=2", "dataset.num_workers=0",
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=24)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str, steps: int = 8) -> list[str]:

@@ -287,7 +287,6 @@ def test_every_in_batch_method_is_declared() -> None:
 @pytest.fixture
 def command(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
     return ["dataset=folder", f"dataset.root={videos}", "checkpoint_every_steps=1", *SMALL, "trainer.max_steps=3"]
 
 

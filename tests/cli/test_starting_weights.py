@@ -19,6 +19,8 @@ from ssl_video.utils.run import read_config
 from support.folders import SMALL, labelled_folder, read_metrics
 from support.methods import compose_train
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 # Steps that change nothing but the statistics of batch norm.
 STILL = ["optimizer=sgd", "scheduler=constant", "optimizer.lr=0"]
@@ -27,12 +29,6 @@ STILL = ["optimizer=sgd", "scheduler=constant", "optimizer.lr=0"]
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"))
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str) -> list[str]:

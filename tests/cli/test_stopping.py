@@ -32,7 +32,6 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str) -> list[str]:
@@ -125,10 +124,8 @@ def test_a_preempted_job_is_requeued_and_finds_its_own_run(
     [run] = Path("outputs/moco_r3d_tiny_folder").iterdir()
     assert (record(str(run))["job"], record(str(run))["finished"]) == ("7", False)
     signalled(NEVER, "SIGUSR1")
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR")
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert main(command(videos)) == 0  # another job's run, which is newer
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert main(command(videos)) == 0

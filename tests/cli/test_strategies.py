@@ -28,7 +28,7 @@ STARTED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "LOCAL_WORLD_SIZE", 
 
 @pytest.fixture(autouse=True)
 def started_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*STARTED, "SSL_VIDEO_RUN_DIR"):
+    for name in STARTED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("ssl_video.cli.strategies.watch_processes", lambda: None)  # this process has no others
 

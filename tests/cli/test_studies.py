@@ -18,15 +18,11 @@ from ssl_video.utils.errors import InputError
 from support.folders import REPOSITORY, SMALL, labelled_folder
 from support.methods import compose_train
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 optuna = pytest.importorskip("optuna", reason="the extra [sweep] is not installed")
 
 STUDY = ("sweep=optuna_lr", "callbacks=none", "sweep.objective=train/loss", "sweep.direction=minimize")
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def settings(*overrides: str) -> StudySettings:

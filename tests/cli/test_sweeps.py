@@ -13,18 +13,14 @@ import pytest
 from ssl_video.cli.train import main
 from support.folders import REPOSITORY, SMALL, labelled_folder, read_metrics
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 Printed = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=12)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Training from the command line: what a run leaves behind, and that an interrupted one goes on exactly."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,15 @@ import torch
 
 from ssl_video.cli.train import main
 from ssl_video.utils.checkpoint import read_backbone, read_checkpoint
+from ssl_video.utils.run import RUN_DIR_VARIABLE
 from support.folders import SMALL, labelled_folder, read_metrics, run_command
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labelled_folder(tmp_path_factory.mktemp("labelled"), videos=15)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
 
 
 def command(videos: Path, *overrides: str) -> list[str]:
@@ -55,6 +53,7 @@ def test_a_run_leaves_what_the_design_says(videos: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr().out
     assert "Run folder: a" in printed
     assert "python evaluate.py checkpoint=a evaluation=knn" in printed
+    assert RUN_DIR_VARIABLE not in os.environ  # else a command started from here would take this run for its own
 
 
 SLOW_STOPS = [(3, "moco"), (4, "moco"), (2, "vcop"), (4, "vcop")]

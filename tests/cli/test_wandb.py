@@ -30,7 +30,6 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
 
@@ -111,7 +110,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.chdir(root)
-        for name in ("WANDB_API_KEY", "WANDB_MODE", "SSL_VIDEO_RUN_DIR"):
+        for name in ("WANDB_API_KEY", "WANDB_MODE"):
             patch.delenv(name, raising=False)
         patch.setenv("NETRC", str(root / "none"))
         assert train([*words, f"run_dir={folder}", "pictures.videos=8"]) == 0

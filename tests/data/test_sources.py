@@ -204,7 +204,6 @@ def test_they_train_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, make: Any, used: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SSL_VIDEO_RUN_DIR", raising=False)
     root = make(tmp_path / "data")
     words = [f"dataset={name}", f"dataset.root={root}", "trainer.max_steps=2", "run_dir=run", *SMALL]
     assert train.main(words) == 0
