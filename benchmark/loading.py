@@ -28,7 +28,7 @@ from ssl_video.data.datamodule import AugmentOn, VideoDataModule
 from ssl_video.data.index import index_folder
 from ssl_video.data.order import BatchOrder
 from ssl_video.data.prepared_folder import files_to_prepare
-from ssl_video.data.repeats import RepeatedOrder
+from ssl_video.data.repeats import RepeatedOrder, UnrolledLoader
 from ssl_video.utils.config import build, compose_checked, group_options
 
 SIZE = 112
@@ -146,10 +146,21 @@ def our_loader(
 ) -> LoaderBlocks:
     """Ours, on a folder."""
     datamodule = our_data(root, augment_on=augment_on, num_workers=num_workers, overrides=overrides)
-    loader = datamodule.training_loader(EPOCHS_AHEAD)
-    order = loader.openings.batch_sampler
+    own = datamodule.training_loader(EPOCHS_AHEAD).openings
+    order = own.batch_sampler
     assert isinstance(order, RepeatedOrder)
-    return LoaderBlocks(loader, order, num_batches=num_batches)
+    # A run is one iteration, with which its workers end. Here they stay: eight that start anew for every block take
+    # longer to start than to load it.
+    kept: DataLoader[Any] = DataLoader(
+        own.dataset,
+        batch_sampler=order,
+        num_workers=num_workers,
+        collate_fn=own.collate_fn,
+        pin_memory=own.pin_memory,
+        worker_init_fn=own.worker_init_fn,
+        persistent_workers=True,
+    )
+    return LoaderBlocks(UnrolledLoader(kept, num_batches=EPOCHS_AHEAD), order, num_batches=num_batches)
 
 
 def asked_videos(root: Path) -> Videos:

@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_all_that_was_logged_is_read(folder: Path) -> None:
     board = read_dashboard(folder)
     assert (board.name, board.facts["group"], board.config["optimizer.lr"]) == ("a name", "a group", 0.1)
@@ -40,6 +41,7 @@ def test_all_that_was_logged_is_read(folder: Path) -> None:
         assert np.asarray(newest).mean() == pytest.approx(2, abs=1)
 
 
+@pytest.mark.slow
 def test_it_becomes_a_picture(folder: Path, tmp_path: Path) -> None:
     assert main([str(folder), "-o", str(tmp_path / "out" / "board.png")]) == 0
     with Image.open(tmp_path / "out" / "board.png") as drawn:

@@ -64,6 +64,7 @@ def test_number_of_commands() -> None:
     [(name, words) for _, name, words in COMMANDS],
     ids=[f"{page}: {name} {' '.join(words)}" for page, name, words in COMMANDS],
 )
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_method")
 def test_every_command_composes(name: str, words: tuple[str, ...]) -> None:
     assert name in main.COMMANDS

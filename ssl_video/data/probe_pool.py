@@ -11,6 +11,7 @@ from ssl_video.data.line_process import LineProcess, NoAnswer
 from ssl_video.data.probe import UNREADABLE
 
 DEADLINE_SECONDS = 300.0
+FILES_OF_A_PROCESS = 16  # at least: it takes as long to start
 PROBE_PROGRAM = (sys.executable, "-m", "ssl_video.data.probe")
 
 
@@ -26,12 +27,13 @@ def probe_all(
 
     Args:
         paths: the files.
-        num_workers: processes.
+        num_workers: processes; fewer for a few files.
         decode_all: see probe_video.
         program: the command that answers; see ssl_video.data.probe.
         deadline_seconds: time for one file.
     """
-    processes = [LineProcess(program) for _ in range(max(1, min(num_workers, len(paths))))]
+    number = max(1, min(num_workers, -(-len(paths) // FILES_OF_A_PROCESS)))
+    processes = [LineProcess(program) for _ in range(number)]
     idle: queue.SimpleQueue[LineProcess] = queue.SimpleQueue()
     for process in processes:
         idle.put(process)

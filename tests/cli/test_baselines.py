@@ -76,6 +76,7 @@ def refusal(*overrides: str, choices: dict[str, str] | None = None) -> str:
 # --- inflated ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_inflated_has_the_image_weights_in_the_middle_of_its_kernels(run: Path, capsys: Any) -> None:
     flat = flat_weights(Path("image.safetensors"))
     backbones = built(f"checkpoint={run}", "baselines=[random,inflated]", "image_weights=image.safetensors")

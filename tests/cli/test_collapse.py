@@ -47,6 +47,7 @@ def test_a_collapse_is_told_and_a_healthy_run_is_not(
     assert (value in found) if value else (found == set())
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_no_slower_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = labelled_folder(tmp_path / "videos", videos=8)
     own = ["method=byol", "dataset=folder", f"dataset.root={videos}", "trainer.max_steps=4", "scheduler=constant"]

@@ -86,6 +86,7 @@ def test_both_formats_and_levels_hold_the_same(videos: Path) -> None:
     np.testing.assert_array_equal(np.array(table("video.parquet")["features"], dtype=np.float32), by_video.numpy())
 
 
+@pytest.mark.slow
 def test_videos_differ_and_seeds_do(videos: Path) -> None:
     """The control: equal words give equal bytes, another net gives other features."""
     for name, words in {"a": [], "b": ["feature_cache=false"], "c": ["seed=1"]}.items():

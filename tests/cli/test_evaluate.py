@@ -200,6 +200,7 @@ def test_no_baselines(run: Path) -> None:
     assert without["metrics"] == with_row["metrics"]
 
 
+@pytest.mark.slow
 def test_num_frames_and_stride_of_the_clip_win_over_the_checkpoint(run: Path) -> None:
     own = evaluated(f"checkpoint={run}", run_dir="a")["settings"]
     assert (own["num_frames"], own["frame_stride"]) == (4, 2)

@@ -175,7 +175,7 @@ class Ranks:
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_share_the_videos_and_give_every_bit(
     videos: Path,
     expected: Extracted,

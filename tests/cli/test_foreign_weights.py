@@ -121,6 +121,7 @@ def test_a_training_starts_from_the_file_of_another_project(videos: Path, capsys
 # --- what the command line must say -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_the_file_does_not_say_must_be_given(videos: Path, torchvision_file: Path, capsys: Printed) -> None:
     message = refused(capsys, command(videos, torchvision_file))
     assert "was not written by a run of ours and does not say what it was trained as" in message
@@ -273,7 +274,7 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", [PATHS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PATHS[1:])])
 def test_a_path_is_only_a_path(torchvision_file: Path, name: str) -> None:
     shutil.copy(torchvision_file, name)
     words = complete_overrides([f"checkpoint={name}", *R3D_18])

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from ssl_video.utils.checkpoint import read_checkpoint
-from ssl_video.utils.conf_path import conf_dir
 from ssl_video.utils.kept import newest_intact
 from support.folders import labelled_folder, read_metrics
 from support.killed import train
+from support.methods import METHODS
 
 pytestmark = pytest.mark.slow
 
-METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
 STEPS, EVERY = 9, 3  # 20 videos are 5 batches of 4, so the checkpoints of 3 and 6 steps lie inside an epoch
 KILLED = -9
 # Where a process is killed, and steps after which; "write" is in the middle of the next checkpoint that is due.

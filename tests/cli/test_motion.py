@@ -194,6 +194,7 @@ def test_missing_tables_are_refused_where_the_sampler_says_so(videos: Path, tmp_
     build_checked(config(videos, tmp_path, "sampler.missing_motion=error"))
 
 
+@pytest.mark.slow
 def test_a_resume_on_other_tables_is_refused(videos: Path, tmp_path: Path) -> None:
     _, before = build_checked(config(videos, tmp_path))
     state = {

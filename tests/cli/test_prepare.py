@@ -203,6 +203,7 @@ def test_folders_that_are_not_its_own_are_refused(
     assert "keyframe_every: 16 there, 8 asked" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_unreadable_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "a.mp4").write_bytes(b"no video")

@@ -112,6 +112,7 @@ def test_layers_are_chosen_by_name(trained: Path, tmp_path: Path, capsys: Printe
     assert "--layers=nose is no layer of R3D; take feature_map or" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--layers", "none"], ["--videos", "0"]])
 def test_units_can_be_left_out(trained: Path, tmp_path: Path, words: list[str]) -> None:
     assert main([str(trained), "-o", str(tmp_path / "report.html"), *words]) == 0
@@ -156,6 +157,7 @@ def replace_root(run: Path, *, old: Path, new: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_other_videos_under_the_same_name_are_not_shown(copied: Path, tmp_path: Path) -> None:
     for file in (copied / "evaluations").glob("*/metrics.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"manifest_hash": "0" * 64}))

@@ -154,6 +154,7 @@ def several_classes(videos: Path) -> list[str]:
     return ["dataset=folder", f"dataset.root={videos}", f"dataset.labels={Path('lists.csv').absolute()}"]
 
 
+@pytest.mark.slow
 def test_videos_of_several_classes_are_refused_by_name(run: Path, videos: Path, capsys: Printed) -> None:
     words = [*several_classes(videos), "dataset.test_groups=[3,4]", "dataset.num_workers=0"]
     assert evaluate.main([f"checkpoint={run}", "evaluation=knn", *words, "run_dir=none"]) == 2
@@ -172,6 +173,7 @@ def test_a_test_part_without_labels_is_told(run: Path, videos: Path, capsys: Pri
     assert "none of the 4 test videos of folder has a label in dataset.label=label" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_done_otherwise_than_asked_is_told(run: Path, capsys: Printed) -> None:
     words = ["scorecard.include=[finetune]", "scorecard.protocols.knn.k=5000", "baselines=[]"]
     card = scorecard(run, *words)
@@ -182,6 +184,7 @@ def test_what_was_done_otherwise_than_asked_is_told(run: Path, capsys: Printed) 
     assert "scorecard.protocols.finetune.batch_size=16 is larger than" in card["skipped"]["finetune"]
 
 
+@pytest.mark.slow
 def test_equal_reasons_are_told_once(run: Path, videos: Path, capsys: Printed) -> None:
     scorecard(run, "dataset=folder", f"dataset.root={videos}", "dataset.labels=null", "baselines=[]")
     assert "Left out: knn, retrieval, linear_probe, low_shot: folder has no labels" in capsys.readouterr().out

@@ -51,7 +51,8 @@ def test_a_run_and_its_evaluation(videos: Path, capsys: Printed) -> None:
     assert json.loads(next(Path("a").rglob("metrics.json")).read_text())["videos"] == 4
 
 
-@pytest.mark.parametrize("stop", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 7))])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 4, 7])
 def test_resume_is_exact(videos: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stops in each of the three phases, in the middle and at the end of an epoch."""
     small = command(videos, "checkpoint_every_steps=1", "method.threshold=0.0")
@@ -79,6 +80,7 @@ def test_going_on_with_another_share_is_refused(videos: Path, capsys: Printed) -
     assert "label_fraction, label_seed or label_split_file has changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_list_of_labelled_videos(videos: Path, tmp_path: Path) -> None:
     names = [0, 1, 2, 3]
     (tmp_path / "list.txt").write_text("".join(f"video_{n:02d}.avi*{n % 2}\n" for n in names))
@@ -100,6 +102,7 @@ def test_a_stage_without_labels_and_the_one_after(videos: Path) -> None:
     assert torch.equal(before["stem.0.weight"], after["stem.0.weight"])
 
 
+@pytest.mark.slow
 def test_refusals(videos: Path, capsys: Printed) -> None:
     def refused(*overrides: str) -> str:
         assert train.main(list(overrides)) == 2

@@ -12,15 +12,12 @@ from torch.distributed.tensor import DTensor
 from ssl_video.cli.sharding import shard
 from ssl_video.cli.train import main
 from ssl_video.utils.checkpoint import read_checkpoint
-from ssl_video.utils.conf_path import conf_dir
-from ssl_video.utils.config import locate
 from ssl_video.utils.errors import InputError
 from support.folders import SMALL, labelled_folder
 from support.gloo import run_in_two_processes
-from support.methods import attach, build_method, compose_train, random_batch
+from support.methods import METHODS, attach, build_method, method_class, random_batch
 
-METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
-SHARDED = [name for name in METHODS if getattr(locate(compose_train(f"method={name}").method._target_), "shards", True)]
+SHARDED = [name for name in METHODS if method_class(name).shards]
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -98,6 +95,7 @@ def _outside() -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_a_parameter_that_would_not_be_synchronised_is_refused() -> None:
     assert "alone is a parameter of the method itself" in run_in_two_processes(_outside)[0]
 

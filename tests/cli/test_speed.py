@@ -21,13 +21,10 @@ from ssl_video.cli.train import main
 from ssl_video.data.batch import ClipBatch
 from ssl_video.methods.base import SSLMethod
 from ssl_video.utils.checkpoint import read_backbone, read_checkpoint
-from ssl_video.utils.conf_path import conf_dir
-from ssl_video.utils.config import locate
 from ssl_video.utils.errors import InputError
 from support.folders import SMALL, numbered_folder, read_metrics
-from support.methods import attach, build_method, compose_train, random_batch
+from support.methods import METHODS, attach, build_method, compose_train, method_class, random_batch
 
-METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
 QUICK = (("cvrl", "recompute"), ("vcop", "recompute"), ("vcop", "backbone"))
 SWITCHES = {
     "recompute": ["speed.checkpoint_activations=true"],
@@ -45,10 +42,6 @@ def forget_compiled() -> Any:
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return numbered_folder(tmp_path_factory.mktemp("numbered"), videos=12)
-
-
-def method_of(name: str) -> Any:
-    return locate(compose_train(f"method={name}").method._target_)
 
 
 def losses_of(name: str, *overrides: str, steps: int = 2) -> tuple[list[float], dict[str, Tensor]]:
@@ -75,7 +68,7 @@ CASES = [
     pytest.param(name, switch, marks=[] if (name, switch) in QUICK else pytest.mark.slow)
     for name in METHODS
     for switch in SWITCHES
-    if switch != "step" or method_of(name).compiles_whole
+    if switch != "step" or method_class(name).compiles_whole
 ]
 
 
@@ -102,7 +95,7 @@ def test_a_compiler_recomputes_without_moving_statistics_twice() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in METHODS if method_of(name).compiles_whole])
+@pytest.mark.parametrize("name", [name for name in METHODS if method_class(name).compiles_whole])
 def test_a_step_that_compiles_whole_is_one_graph(name: str) -> None:
     """It is traced once, without a break, and not again in later steps."""
     method, config = build_method(name)
@@ -276,9 +269,14 @@ def test_start_says_what_accumulation_means() -> None:
     assert told is not None and "but for batch norm" in told
 
 
-@pytest.mark.slow
 def test_every_in_batch_method_is_declared() -> None:
-    assert {name for name in METHODS if method_of(name).compares_videos} == {"cvrl", "moco_v3", "simclr", "swav", "tcl"}
+    assert {name for name in METHODS if method_class(name).compares_videos} == {
+        "cvrl",
+        "moco_v3",
+        "simclr",
+        "swav",
+        "tcl",
+    }
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------

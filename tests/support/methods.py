@@ -1,10 +1,12 @@
 """Methods built from their presets, with a batch that fits and a stand-in for the trainer."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ssl_video.cli.parts import PROVIDED, TrainSettings, build_backbone, takes_num_classes
 from ssl_video.cli.stand_in import attach_stand_in
@@ -12,13 +14,27 @@ from ssl_video.data.batch import ClipBatch
 from ssl_video.data.dataset import View
 from ssl_video.data.semi_batch import SemiBatch
 from ssl_video.methods.base import SSLMethod
-from ssl_video.utils.config import build, compose_checked
+from ssl_video.utils.conf_path import conf_dir
+from ssl_video.utils.config import build, compose_checked, locate
 
 NUM_CLASSES = 5  # of the data, for methods that learn from labels
+METHODS = sorted(file.stem for file in (conf_dir() / "method").glob("*.yaml"))
+
+
+def method_class(name: str) -> type[SSLMethod[Any]]:
+    """The class of a preset, without composing the rest: a list of cases is made whenever tests are collected."""
+    found: Any = locate(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")["_target_"])
+    assert issubclass(found, SSLMethod)
+    return found
 
 
 def compose_train(*overrides: str) -> DictConfig:
-    """The checked training configuration of some overrides."""
+    """The checked training configuration of some overrides, to do with as one likes."""
+    return deepcopy(_composed(overrides))
+
+
+@cache  # Hydra takes 0.2 s each time, and hundreds of tests ask for the same few dozen
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
     return compose_checked("train", overrides, provided=PROVIDED, settings=TrainSettings)
 
 

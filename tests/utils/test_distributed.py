@@ -142,6 +142,7 @@ def test_a_scalar_is_refused():
         gather(torch.tensor(1.0))
 
 
+@pytest.mark.slow
 def test_the_pool_reports_a_fault_at_once_and_serves_again():
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="rank 1 gives up"):
