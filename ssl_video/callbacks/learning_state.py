@@ -15,7 +15,7 @@ from ssl_video.modules.momentum_encoder import MomentumEncoder
 
 
 def gradient_norm(pl_module: pl.LightningModule, *, scaler: Any = None) -> Tensor:
-    """Length of the gradient of all parameters together, before it is clipped; of this process's part under FSDP.
+    """Length of the gradient of all parameters together, before it is clipped.
 
     Args:
         pl_module: after its backward pass.

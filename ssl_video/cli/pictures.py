@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pydantic import Field
-from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 
 from ssl_video.backbones.base import Backbone
@@ -32,7 +31,7 @@ from ssl_video.report.feature_map import map_features
 from ssl_video.report.retrieval_sheet import SHOWN_NEIGHBOURS, make_sheet
 from ssl_video.report.stills import as_pixels, feature_plane, neighbour_sheet, three_frames, unit_sheet
 from ssl_video.utils.config import build
-from ssl_video.utils.distributed import alone
+from ssl_video.utils.distributed import alone, is_divided
 from ssl_video.utils.errors import InputError
 from ssl_video.utils.pictures import ClipTable, Picture, Still
 
@@ -173,7 +172,7 @@ class FeaturePictures:
         Raises:
             InputError: the weights are spread over processes, or there are too few videos.
         """
-        if isinstance(method.trainer.strategy, FSDPStrategy):
+        if is_divided(method):
             raise InputError("under strategy=fsdp no process has the whole network; pictures.show=false leaves it out.")
         backbone: Any = method.backbone
         with evaluating(backbone):

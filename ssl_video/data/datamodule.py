@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from ssl_video.data import position
 from ssl_video.data.batch import ClipBatch, Sample, collate
 from ssl_video.data.dataset import ClipSampler, ClipTransform, VideoDataset, View, uses_motion
 from ssl_video.data.decoding.decoder import Decoder
@@ -34,7 +35,12 @@ from ssl_video.data.semi_dataset import SemiDataset
 from ssl_video.data.semi_order import SemiOrder
 from ssl_video.data.semi_part import SemiPart
 from ssl_video.data.splits import class_indices, split_rows
-from ssl_video.data.start_checks import count_without_motion, refuse_unreadable
+from ssl_video.data.start_checks import (
+    count_without_motion,
+    refuse_large_batch,
+    refuse_unreadable,
+    tell_missing_motion,
+)
 from ssl_video.data.views_dataset import ViewsDataset, collate_views
 from ssl_video.utils.distributed import gather_objects, rank, world_size
 from ssl_video.utils.errors import InputError
@@ -211,16 +217,13 @@ class VideoDataModule(pl.LightningDataModule):
                 family=self.label_split.family,
             )
             return
-        if len(rows) >= self.batch_size * num_processes:
-            return
-        left_out = f" ({len(self.too_short)} are shorter than the {self.sampler.min_frames} frames that sampler needs)"
-        if self.sampler.end_policy != "error":
-            left_out = ""
-        fitting = len(rows) // num_processes
-        raise InputError(
-            f"batch_size={self.batch_size} on {num_processes} device(s) is larger than the {len(rows)} usable training "
-            f"videos of {self.name}{left_out if len(self.too_short) else ''}. "
-            + (f"Use batch_size={fitting} or less." if fitting else "Give longer videos, or a sampler that spans less.")
+        refuse_large_batch(
+            len(rows),
+            batch_size=self.batch_size,
+            num_processes=num_processes,
+            name=str(self.name),
+            too_short=len(self.too_short) if self.sampler.end_policy == "error" else 0,
+            min_frames=self.sampler.min_frames,
         )
 
     @property
@@ -239,20 +242,17 @@ class VideoDataModule(pl.LightningDataModule):
         """
         if not uses_motion(self.sampler):
             return None
-        rows = self.train_rows()
-        missing = count_without_motion(self.manifest, rows, self.motion)
-        if not missing:
-            return None
         words = f"dataset={self.name}"
         words += "" if self.root is None else f" dataset.root={self.root}"
         words += "" if self.labels_file is None else f" dataset.labels={self.labels_file}"
-        told = (
-            f"{missing} of {len(rows)} training videos of {self.name} have no motion table. To make them: "
-            f"ssl-video motion {words} (and what else of dataset= and cache_dir= this command has)."
+        missing = count_without_motion(self.manifest, self.train_rows(), self.motion)
+        return tell_missing_motion(
+            missing,
+            of=len(self.train_rows()),
+            name=str(self.name),
+            words=words,
+            refuse=getattr(self.sampler, "missing_motion", "uniform") == "error",
         )
-        if getattr(self.sampler, "missing_motion", "uniform") == "error":
-            raise InputError(f"{told} Or set sampler.missing_motion=uniform, which draws uniformly there.")
-        return f"{told} Until then frames and patches are drawn without regard to motion there."
 
     def train_rows(self) -> NDArray[np.int64]:
         """The rows of this run: readable, not in quarantine, and long enough where the sampler's policy is ``error``.
@@ -287,22 +287,12 @@ class VideoDataModule(pl.LightningDataModule):
         return self.clips_per_open * self._opening_order(rank=0, world_size=num_processes).batches_per_epoch
 
     def batches(self, num_processes: int) -> dict[str, int]:
-        """How so many processes divide an epoch; what a position in batches is worth only together with."""
-        return {
-            "processes": num_processes,
-            "batch_size": self.batch_size,
-            "global_batch": self.batch_size * num_processes,
-            "batches_per_epoch": self.batches_per_epoch(num_processes),
-        }
-
-    def _same_video(self, consumed: int, began: dict[str, int] | None) -> int:
-        """The batch of now that begins where so many of the run's earlier ones ended, or just before."""
-        now = self.batches(world_size())
-        if began is None or began == now:
-            return consumed
-        epoch, batch = divmod(consumed, began["batches_per_epoch"])
-        batch = min(batch * began["global_batch"] // now["global_batch"], now["batches_per_epoch"])
-        return epoch * now["batches_per_epoch"] + batch
+        """See `position.batches`."""
+        return position.batches(
+            processes=num_processes,
+            batch_size=self.batch_size,
+            batches_per_epoch=self.batches_per_epoch(num_processes),
+        )
 
     def frames_per_batch(self) -> int:
         """Frames that are decoded for one training batch on a device."""
@@ -494,15 +484,18 @@ class VideoDataModule(pl.LightningDataModule):
             "consumed_batches": self._first_batch + done - self._processed_before,
             "processed_batches": done,
             "batches": self.batches(world_size()),
-            "clips_per_open": self.clips_per_open,
             "rows": torch.from_numpy(self.train_rows()),
-            "manifest_hash": self.manifest.content_hash(),
-            "motion": self._motion_fingerprint(),
+            **self._data_now(),
         }
         return state if self.semi is None else state | {"labeled_rows": torch.from_numpy(self._pools()[0])}
 
-    def _motion_fingerprint(self) -> str:
-        return self.motion.fingerprint() if uses_motion(self.sampler) else ""
+    def _data_now(self) -> dict[str, Any]:
+        """What must be the same whenever the run goes on."""
+        return {
+            "manifest_hash": self.manifest.content_hash(),
+            "motion": self.motion.fingerprint() if uses_motion(self.sampler) else "",
+            "clips_per_open": self.clips_per_open,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the batch after the last one that was processed, on the run's own list of videos.
@@ -510,25 +503,13 @@ class VideoDataModule(pl.LightningDataModule):
         Raises:
             InputError: the data set has changed, so that its rows are other videos now.
         """
-        if state_dict["manifest_hash"] != self.manifest.content_hash():
-            raise InputError(
-                f"The videos of {self.name} (files, labels or splits) have changed since the run began; it can go on "
-                "only with what it began with. Put them back, or start a new run."
-            )
-        if state_dict.get("motion", "") != self._motion_fingerprint():
-            raise InputError(
-                f"The motion tables of {self.name} have changed since the run began, and the sampler would draw other "
-                "frames; put them back as they were, or start a new run."
-            )
-        if state_dict.get("clips_per_open", 1) != self.clips_per_open:
-            raise InputError(
-                f"dataset.clips_per_open={self.clips_per_open}, but the run began with "
-                f"{state_dict.get('clips_per_open', 1)}; its batches would be others. Leave it, or start a new run."
-            )
+        position.refuse_other_data(state_dict, self._data_now(), name=str(self.name))
         self.use_rows(state_dict["rows"].numpy())
         consumed: int = state_dict["consumed_batches"]
         self._processed_before = state_dict.get("processed_batches", consumed)
-        self._first_batch = self._same_video(consumed, state_dict.get("batches"))
+        self._first_batch = position.same_video(
+            consumed, began=state_dict.get("batches"), now=self.batches(world_size())
+        )
         if self.semi is not None and self._pools()[0].tolist() != state_dict["labeled_rows"].tolist():
             raise InputError(
                 f"Other videos of {self.name} are labelled now than when the run began (label_fraction, label_seed or "

@@ -15,7 +15,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 Item = TypeVar("Item")
 
@@ -46,6 +47,11 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes; 1 when ``torch.distributed`` was not started."""
     return dist.get_world_size() if _is_running() else 1
+
+
+def is_divided(module: nn.Module) -> bool:
+    """Whether no process has the whole module, so that only all together can run it."""
+    return world_size() > 1 and any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def rows_per_rank(tensor: Tensor) -> list[int]:

@@ -188,8 +188,10 @@ def _sweep_folder(job: Job, sweep_dir: Path) -> Path:
 
 
 def _runs(job: Job) -> list[Path]:
-    """Folders of runs of the same method, backbone and data set, the newest first."""
-    files = (Path("outputs") / job.name).glob("*/run.json")
+    """Folders of runs of the same method, backbone and data set, and of all sweeps, the newest first."""
+    sweeps = Path("outputs/sweeps")  # <time>/<job>, or <study>/<time>/<job>
+    places = (Path("outputs") / job.name, "*"), (sweeps, "*/*"), (sweeps, "*/*/*")
+    files = [file for folder, runs in places for file in folder.glob(f"{runs}/run.json")]
     return [file.parent for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
 
 
@@ -204,6 +206,8 @@ _WITHOUT_EFFECT = (
     "keep_best_mode",
     "requeue",
     "time_limit_minutes",
+    "launcher",
+    "sweep",
 )
 
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,15 @@ def test_push_uploads_the_folder(
     ]
     assert 'ssl_video.load("some-lab/r3d")' in Path("given/README.md").read_text()
     assert "uploaded: some-lab/r3d" in capsys.readouterr().out
+
+
+def test_without_the_hubs_client_nothing_is_written(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert main(["export", str(trained), "-o", "given", "--push", "some-lab/r3d"]) == 2
+    assert "--push needs huggingface_hub" in capsys.readouterr().err
+    assert not Path("given").exists()
 
 
 def test_an_upload_that_fails_keeps_the_folder(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:

@@ -62,6 +62,12 @@ def test_a_run_that_all_processes_end_together_kills_none(monkeypatch: pytest.Mo
     child.wait()
 
 
+def test_a_lightning_without_an_observer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_watch, "LIGHTNINGS_OBSERVER", "_other_name")
+    with pytest.raises(RuntimeError, match=r"has no .*_other_name to be replaced"):
+        rank_watch.watch_processes.__wrapped__()
+
+
 def test_lightnings_own_observer_is_replaced_by_its_name() -> None:
     """A Lightning that calls it otherwise would kill the first process again, without a word and with 137."""
     for launcher in (rank_watch.fabric_launcher, rank_watch.trainer_launcher):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from ssl_video.callbacks.learning_state import ema_distance, gradient_norm
 from ssl_video.cli.sharding import shard
 from ssl_video.cli.train import main
 from ssl_video.utils.checkpoint import read_checkpoint
@@ -22,6 +23,14 @@ SHARDED = [name for name in METHODS if method_class(name).shards]
 
 def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _average_gradients(method: torch.nn.Module) -> None:
+    """As DDP does."""
+    for parameter in method.parameters():
+        if parameter.grad is not None:
+            torch.distributed.all_reduce(parameter.grad, torch.distributed.ReduceOp.SUM)
+            parameter.grad /= 2
 
 
 def _two_steps(name: str, divided: bool) -> tuple[float, dict[str, Tensor]]:
@@ -41,10 +50,8 @@ def _two_steps(name: str, divided: bool) -> tuple[float, dict[str, Tensor]]:
         torch.manual_seed(step)
         loss = torch.stack(list(method.losses(batch).values())).sum()
         loss.backward()
-        for parameter in [] if divided else method.parameters():
-            if parameter.grad is not None:  # as DDP does
-                torch.distributed.all_reduce(parameter.grad, torch.distributed.ReduceOp.SUM)
-                parameter.grad /= 2
+        if not divided:
+            _average_gradients(method)
         method.on_before_optimizer_step(optimizer)
         optimizer.step()
         optimizer.zero_grad()
@@ -83,6 +90,34 @@ def test_weight_decay_still_knows_biases_from_weights() -> None:
     groups = run_in_two_processes(_decayed, True)[0]
     assert groups == _decayed(False)
     assert len(groups) == 2 and all(groups)
+
+
+def _watched(divided: bool) -> tuple[float, float]:
+    """Length of the gradient, and the way to the momentum copy, after a step."""
+    method: Any
+    method, config = build_method("moco", "optimizer=sgd", "speed.memory_format=contiguous")
+    if divided:
+        shard(method, init_device_mesh("cpu", (2,)))
+    attach(method, global_step=1)
+    batch = random_batch(config)
+    torch.manual_seed(0)
+    torch.stack(list(method.losses(batch).values())).sum().backward()
+    if not divided:
+        _average_gradients(method)
+    with torch.no_grad():
+        for parameter in method.backbone.parameters():
+            parameter.mul_(1.1)
+    distance = ema_distance(method)
+    assert distance is not None
+    return float(gradient_norm(method)), float(distance)
+
+
+@pytest.mark.slow
+def test_gradient_and_momentum_copy_are_watched_as_a_whole() -> None:
+    """Not the part of them that a process has."""
+    divided = run_in_two_processes(_watched, True)
+    assert divided[0] == divided[1]
+    assert divided[0] == pytest.approx(run_in_two_processes(_watched, False)[0], rel=1e-4)
 
 
 def _outside() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,22 @@ def test_failed_jobs_are_listed_and_the_others_run(videos: Path, capsys: Printed
     (done,) = Path("outputs/sweeps").glob("*/1_*")
     assert done.name.startswith("1_dataset.root=")  # what varies names the folder
     assert len(read_metrics(done)) == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_is_given_again_with_resume_auto(videos: Path, capsys: Printed) -> None:
+    """What it has finished is not done again, and what it had not goes on where it was."""
+    arguments = [text for text in command(videos, "checkpoint_every_steps=1") if "max_steps" not in text]
+    assert main(["-m", *arguments, "trainer.max_steps=1", "seed=0,1"]) == 0
+    before = sorted(Path("outputs/sweeps").glob("*/?_*"))
+    shutil.rmtree(before[1])
+    assert main(["-m", *arguments, "trainer.max_steps=1", "seed=0,1", "resume=auto"]) == 0
+    printed = capsys.readouterr().out
+    assert f"resume=auto: going on with {before[0]}." in printed
+    assert "nothing to resume, starting" in printed
+    runs = sorted(Path("outputs/sweeps").glob("*/?_*"))
+    assert [run.name[:8] for run in runs] == ["0_seed=0", "1_seed=1"]
+    assert runs[0] == before[0]
 
 
 @pytest.mark.slow
