@@ -128,9 +128,8 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:
             ) as fault:  # of sbatch: a partition that is not there, and the like
                 print(f"Refused: SLURM does not take the jobs: {str(fault).strip()}", file=sys.stderr)
                 raise SystemExit(2) from None
-            print(
-                f"{len(jobs)} jobs are with SLURM, from {jobs[0].job_id} on; output: {sweep_dir / 'slurm'}", flush=True
-            )
+            given = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
+            print(f"{given} given to SLURM, from {jobs[0].job_id} on; output: {sweep_dir / 'slurm'}", flush=True)
             return [
                 self._result(job, sweep_dir, number, filter_overrides(overrides))
                 for job, number, overrides in zip(jobs, numbers, job_overrides, strict=True)

@@ -78,7 +78,7 @@ def composed(name: str, words: tuple[str, ...]) -> int:
     """Composes each job of a command as the command itself does before it starts; the number of jobs."""
     flags, overrides = launch._split(words)
     if name == "train":
-        overrides = complete_overrides(overrides)
+        overrides = complete_overrides([text for text in overrides if not text.startswith("resume=")])  # of no run here
     else:
         overrides = ["checkpoint=random" if text == "checkpoint=RUN" else text for text in overrides]
     jobs = expand_sweep(overrides) if flags.multirun else [overrides]

@@ -160,7 +160,7 @@ def test_one_process_on_each_of_two_nodes(cluster: Cluster, videos: Path, tmp_pa
     own = ("launcher=slurm", "trainer.num_nodes=2", "strategy=ddp_cpu", "trainer.max_steps=2", "callbacks=none")
     code, printed = login.run(*command(videos, *own))
     assert code == 0, printed
-    assert "1 jobs are with SLURM" in printed
+    assert "1 job was given to SLURM" in printed
     assert {"0", "1"} == set(re.findall(r"global_rank=(\d)\(2\)", printed))
     assert {"0", "1"} == set(re.findall(r"node=(\d)\(2\)", printed))
     (run,) = login.runs()
@@ -191,7 +191,7 @@ def test_a_studys_trials_run_at_once(cluster: Cluster, videos: Path, tmp_path: P
     own = (*study, "sweep.trials=2", "sweep.parallel=2", "trainer.max_steps=2", "launcher=slurm")
     code, printed = login.run(*command(videos, *own))
     assert code == 0, printed
-    assert "2 jobs are with SLURM" in printed
+    assert "2 jobs were given to SLURM" in printed
     assert "Study optuna_lr: 2 trials in outputs/sweeps/optuna_lr/study.db; best train/loss" in printed
 
 
