@@ -17,6 +17,8 @@ from ssl_video.cli.requeue import Requeue, end_stopped
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.methods.base import SSLMethod
 
+SECONDS_TO_CLOSE = 30.0  # a logger, where the job is about to be ended
+
 
 def fit(
     trainer: pl.Trainer,
@@ -55,7 +57,7 @@ def fit(
         finally:
             for worker in set(multiprocessing.active_children()) - others:
                 worker.kill()  # one that still decodes what nobody asks for any more; it ignores SIGTERM
-            close_loggers(trainer, run_dir)
+            close_loggers(trainer, run_dir, seconds=None if stop.reason is None else SECONDS_TO_CLOSE)
             record_end(run_dir, trainer, datamodule, seconds=time.monotonic() - started)
         if stop.reason is not None and trainer.is_global_zero:
             record_stop(run_dir, stop, step=trainer.global_step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -106,19 +107,38 @@ def _kind(logger: Logger) -> str:
     return {"WandbRun": "wandb", "TensorBoardRun": "tensorboard"}.get(type(logger).__name__, type(logger).__name__)
 
 
-def close_loggers(trainer: pl.Trainer, run_dir: Path) -> None:
+def close_loggers(trainer: pl.Trainer, run_dir: Path, *, seconds: float | None = None) -> None:
     """Ends what Lightning leaves open, with what a finished run made where that is to be kept.
 
     What goes wrong here is told and no more: the run's end, or why it was stopped, must not be lost over it.
+
+    Args:
+        trainer: of the run.
+        run_dir: its folder.
+        seconds: most that a logger may take; None: as long as it takes. The time that a job has left is for starting it
+            again, and not for a server that is slow.
     """
-    code = 0 if trainer.state.finished else 1
-    for logger in trainer.loggers if trainer.is_global_zero else ():
+
+    def end(logger: Logger) -> None:
         try:
             if _kind(logger) == "wandb" and trainer.state.finished:
                 _keep_artifacts(logger, run_dir)
-            _close(logger, exit_code=code)
+            _close(logger, exit_code=0 if trainer.state.finished else 1)
         except Exception as fault:
             print(f"{_kind(logger)} could not be closed: {type(fault).__name__}: {fault}", file=sys.stderr)
+
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if seconds is None:
+            end(logger)
+            continue
+        ending = threading.Thread(target=end, args=(logger,), daemon=True)
+        ending.start()
+        ending.join(seconds)
+        if ending.is_alive():
+            print(
+                f"{_kind(logger)} was not closed within {seconds:g} s; what it has not sent lies in {run_dir}.",
+                file=sys.stderr,
+            )
 
 
 def _close(logger: Any, *, exit_code: int) -> None:
