@@ -141,8 +141,9 @@ def format_page(results: Results) -> str:
     lines = [
         "# The data path in figures\n",
         "Made by `make bench`; do not edit. Ratios within one run: contenders take turns in blocks, the median over",
-        "the rounds counts, and the range is that of the rounds. CPU time is that of all processes. *For the device*:",
-        "clips leave the loader as uint8, as for training on a GPU; *in the worker*: finished as float32, as on a CPU.",
+        "the rounds counts, and the range is that of the rounds (of single steps where steps are compared). CPU time",
+        "is that of all processes. *For the device*: clips leave the loader as uint8, as for training on a GPU; *in",
+        "the worker*: finished as float32, as on a CPU.",
         "The other loaders are re-created in `benchmark/peers.py`, on the same frames of the same files.\n",
         format_table(figures),
         "\n## What explains them\n",

@@ -16,8 +16,9 @@ from ssl_video.cli.record import callbacks_of, record_end, record_stop
 from ssl_video.cli.requeue import Requeue, end_stopped
 from ssl_video.data.datamodule import VideoDataModule
 from ssl_video.methods.base import SSLMethod
+from ssl_video.utils.run import job_id
 
-SECONDS_TO_CLOSE = 30.0  # a logger, where the job is about to be ended
+SECONDS_TO_CLOSE = 30.0  # a logger, where SLURM is about to end the job
 
 
 def fit(
@@ -57,7 +58,8 @@ def fit(
         finally:
             for worker in set(multiprocessing.active_children()) - others:
                 worker.kill()  # one that still decodes what nobody asks for any more; it ignores SIGTERM
-            close_loggers(trainer, run_dir, seconds=None if stop.reason is None else SECONDS_TO_CLOSE)
+            hurries = stop.reason not in (None, "SIGINT") and job_id() is not None
+            close_loggers(trainer, run_dir, seconds=SECONDS_TO_CLOSE if hurries else None)
             record_end(run_dir, trainer, datamodule, seconds=time.monotonic() - started)
         if stop.reason is not None and trainer.is_global_zero:
             record_stop(run_dir, stop, step=trainer.global_step)

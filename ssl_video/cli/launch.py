@@ -203,8 +203,8 @@ def _sweep(config_name: str, task: Task, arguments: list[str], folder: Path) -> 
     outcomes = read_outcomes(folder)
     failed = [outcome for outcome in outcomes if outcome.code != DONE]
     if not failed:
-        if any(text.startswith("launcher=") for text in arguments):  # their own words stand in their logs
-            print(f"{len(outcomes)} of {len(outcomes)} jobs are done; runs: {folder}")
+        if code == DONE and "launcher=slurm" in arguments:  # what they said themselves stands in their logs
+            print(f"All jobs are done ({len(outcomes)}); the sweep's folder: {folder}")
         return code
     print(f"\n{len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
     for outcome in failed:

@@ -75,8 +75,9 @@ def resumed_folder(config: DictConfig, job: Job) -> Path | None:
         return _run_folder(Path(config.resume))
     if config.resume is None and not requeued():
         return None
-    find = find_own if requeued() else find_resumable
-    found = find(config.run_dir, job, config=plain(config))
+    found = find_own(config.run_dir, job, config=plain(config)) if requeued() else None
+    if found is None and config.resume == "auto":  # also of a job that started again: it may have gone on with another
+        found = find_resumable(config.run_dir, job, config=plain(config))
     asked = "resume=auto" if config.resume is not None else f"Job {job_id()} starts again"
     _say(f"{asked}: going on with {found}." if found else f"{asked}: nothing to resume, starting.")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,7 +18,8 @@ from ssl_video.cli.record import describe_start
 from ssl_video.cli.resume import checkpoint_of, complete_overrides, is_finished, resumed_folder, say_changes
 from ssl_video.cli.studies import score
 from ssl_video.cli.trainer import build_trainer
-from ssl_video.utils.run import Job, new_run_dir, refuse_existing
+from ssl_video.utils.held import held
+from ssl_video.utils.run import Job, new_run_dir, refuse_existing, requeued
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +46,11 @@ def train(config: DictConfig, job: Job) -> Path:
     if state is not None and is_finished(state, method, trainer, datamodule):
         print(f"{run_dir} is finished: nothing to do.")
         return run_dir
-    if trainer.is_global_zero:
-        step = None if state is None else int(state["global_step"])
-        describe_start(config, job, run_dir, datamodule, checkpoint=checkpoint, step=step)
-        describe_run(trainer.loggers, run_dir)
-    del found, state  # as large as the network with its optimizer
-    fit(trainer, method, datamodule, run_dir=run_dir, checkpoint=checkpoint, began=began, requeue=config.requeue)
+    with held(run_dir, insist=not requeued()) if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            step = None if state is None else int(state["global_step"])
+            describe_start(config, job, run_dir, datamodule, checkpoint=checkpoint, step=step)
+            describe_run(trainer.loggers, run_dir)
+        del found, state  # as large as the network with its optimizer
+        fit(trainer, method, datamodule, run_dir=run_dir, checkpoint=checkpoint, began=began, requeue=config.requeue)
     return run_dir

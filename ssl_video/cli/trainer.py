@@ -57,6 +57,7 @@ def build_trainer(
     """
     set_matmul_precision(config)
     first_step = None if state is None else int(state["global_step"])
+    callbacks = _callbacks(config, job, run_dir, datamodule)  # what they refuse comes before a logger is begun
     trainer: pl.Trainer = build(
         config.trainer,
         # The data module's loader holds all epochs in one, so that its workers are never drained; see data/order.py.
@@ -64,7 +65,7 @@ def build_trainer(
         max_epochs=-1,
         strategy=build_strategy(config),
         logger=build_loggers(config, job, run_dir, resumed=goes_on, first_step=first_step) or False,
-        callbacks=_callbacks(config, job, run_dir, datamodule),
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *environment_plugins()],
         default_root_dir=str(run_dir),
         enable_checkpointing=False,

@@ -245,10 +245,10 @@ class VideoDataModule(pl.LightningDataModule):
         words = f"dataset={self.name}"
         words += "" if self.root is None else f" dataset.root={self.root}"
         words += "" if self.labels_file is None else f" dataset.labels={self.labels_file}"
-        missing = count_without_motion(self.manifest, self.train_rows(), self.motion)
+        rows = self.train_rows()
         return tell_missing_motion(
-            missing,
-            of=len(self.train_rows()),
+            count_without_motion(self.manifest, rows, self.motion),
+            of=len(rows),
             name=str(self.name),
             words=words,
             refuse=getattr(self.sampler, "missing_motion", "uniform") == "error",

@@ -11,7 +11,7 @@ from ssl_video.data.line_process import LineProcess, NoAnswer
 from ssl_video.data.probe import UNREADABLE
 
 DEADLINE_SECONDS = 300.0
-FILES_OF_A_PROCESS = 16  # at least: it takes as long to start
+FILES_OF_A_PROCESS = 16  # at least, where only their ends are decoded: it takes as long to start
 PROBE_PROGRAM = (sys.executable, "-m", "ssl_video.data.probe")
 
 
@@ -32,7 +32,7 @@ def probe_all(
         program: the command that answers; see ssl_video.data.probe.
         deadline_seconds: time for one file.
     """
-    number = max(1, min(num_workers, -(-len(paths) // FILES_OF_A_PROCESS)))
+    number = max(1, min(num_workers, len(paths) if decode_all else -(-len(paths) // FILES_OF_A_PROCESS)))
     processes = [LineProcess(program) for _ in range(number)]
     idle: queue.SimpleQueue[LineProcess] = queue.SimpleQueue()
     for process in processes:

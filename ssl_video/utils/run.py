@@ -26,6 +26,7 @@ from ssl_video.utils.files import write_atomically
 from ssl_video.utils.kept import checkpoints
 
 RUN_DIR_VARIABLE = "SSL_VIDEO_RUN_DIR"
+NAMING = ("method", "backbone", "dataset")  # groups whose choices name a run
 _RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "decord2", "av", "numpy", "ssl_video")
 
 
@@ -48,7 +49,7 @@ class Job:
     @property
     def name(self) -> str:
         """``<method>_<backbone>_<dataset>``."""
-        return "_".join(self.choices[group] for group in ("method", "backbone", "dataset"))
+        return "_".join(self.choices[group] for group in NAMING)
 
     @classmethod
     def current(cls) -> Job:
@@ -170,6 +171,8 @@ def find_resumable(run_dir: str | None, job: Job, *, config: dict[str, Any]) -> 
     if folder is not None and (run_dir is not None or holds_run(folder)):
         return folder if holds_run(folder) else None
     for folder in _runs(job):
+        if folder.parent == job.sweep_dir:  # of the same sweep, so another one whatever its configuration
+            continue
         if checkpoints(folder / "checkpoints") and _comparable(read_config(folder)) == _comparable(config):
             return folder
     return None
@@ -188,11 +191,22 @@ def _sweep_folder(job: Job, sweep_dir: Path) -> Path:
 
 
 def _runs(job: Job) -> list[Path]:
-    """Folders of runs of the same method, backbone and data set, and of all sweeps, the newest first."""
+    """Folders of runs of the same method, backbone and data set, those of sweeps too, the newest first."""
     sweeps = Path("outputs/sweeps")  # <time>/<job>, or <study>/<time>/<job>
     places = (Path("outputs") / job.name, "*"), (sweeps, "*/*"), (sweeps, "*/*/*")
     files = [file for folder, runs in places for file in folder.glob(f"{runs}/run.json")]
-    return [file.parent for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
+    newest_first = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+    return [file.parent for file in newest_first if _is_of(job, file.parent)]
+
+
+def _is_of(job: Job, folder: Path) -> bool:
+    """Whether a folder has a run of the job's method, backbone and data set; a configuration takes longer to read."""
+    try:
+        choices = read_record(folder).get("choices", {})
+    except InputError:  # an old folder that is damaged is nobody's to go on with
+        return False
+    same = all(choices.get(group) == job.choices[group] for group in NAMING)
+    return same and (folder / "config.yaml").is_file()
 
 
 # What changes nothing of what is computed: a run goes on also where these are others, or not known to it yet.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from ssl_video.cli import fit
 from ssl_video.cli.train import main
 from ssl_video.methods.base import SSLMethod
 from ssl_video.utils.checkpoint import read_checkpoint
@@ -110,6 +111,28 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(videos: Path, signalle
     assert_same("part", "whole")
     assert record("part")["resumed_at"] == [2]
     assert len(record("part")["stops"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("job", "name", "seconds"), [("7", "SIGUSR1", 30.0), ("7", "SIGINT", None), (None, "SIGTERM", None)]
+)
+@pytest.mark.slow
+def test_loggers_are_hurried_where_slurm_ends_the_job(
+    videos: Path,
+    signalled: Any,
+    scontrol: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    job: str | None,
+    name: str,
+    seconds: float | None,
+) -> None:
+    asked: list[float | None] = []
+    monkeypatch.setattr(fit, "close_loggers", lambda trainer, run_dir, *, seconds: asked.append(seconds))
+    if job is None:
+        monkeypatch.delenv("SLURM_JOB_ID")
+    signalled(1, name)
+    main(command(videos, "run_dir=part"))
+    assert asked == [seconds]
 
 
 @pytest.mark.slow

@@ -2,16 +2,17 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssl_video.cli.train import main
+from ssl_video.methods.base import SSLMethod
 from support.folders import REPOSITORY, SMALL, labelled_folder, read_metrics
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -48,16 +49,27 @@ def test_failed_jobs_are_listed_and_the_others_run(videos: Path, capsys: Printed
 def test_a_sweep_is_given_again_with_resume_auto(videos: Path, capsys: Printed) -> None:
     """What it has finished is not done again, and what it had not goes on where it was."""
     arguments = [text for text in command(videos, "checkpoint_every_steps=1") if "max_steps" not in text]
-    assert main(["-m", *arguments, "trainer.max_steps=1", "seed=0,1"]) == 0
-    before = sorted(Path("outputs/sweeps").glob("*/?_*"))
-    shutil.rmtree(before[1])
-    assert main(["-m", *arguments, "trainer.max_steps=1", "seed=0,1", "resume=auto"]) == 0
+    again = ["-m", *arguments, "trainer.max_steps=3", "seed=0,1", "resume=auto"]
+    step = SSLMethod.training_step
+
+    def broken(self: SSLMethod[Any], batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == 2 and self.seed == 1:
+            raise ValueError("broken on purpose")
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SSLMethod, "training_step", broken)
+        assert main(again) == 1
+    done, begun = sorted(Path("outputs/sweeps").glob("*/?_*"))
+    capsys.readouterr()
+    assert main(again) == 0
     printed = capsys.readouterr().out
-    assert f"resume=auto: going on with {before[0]}." in printed
-    assert "nothing to resume, starting" in printed
-    runs = sorted(Path("outputs/sweeps").glob("*/?_*"))
-    assert [run.name[:8] for run in runs] == ["0_seed=0", "1_seed=1"]
-    assert runs[0] == before[0]
+    assert f"resume=auto: going on with {done}." in printed
+    assert f"{done} is finished: nothing to do." in printed
+    assert f"resume=auto: going on with {begun}." in printed
+    assert json.loads((begun / "run.json").read_text())["resumed_at"] == [2]
+    assert [int(row["step"]) for row in read_metrics(begun)] == [0, 1, 2]
+    assert sorted(Path("outputs/sweeps").glob("*/?_*")) == [done, begun]
 
 
 @pytest.mark.slow

@@ -56,9 +56,6 @@ def test_a_run_leaves_what_the_design_says(videos: Path, capsys: pytest.CaptureF
     assert RUN_DIR_VARIABLE not in os.environ  # else a command started from here would take this run for its own
 
 
-SLOW_STOPS = [(3, "moco"), (4, "moco"), (2, "vcop"), (4, "vcop")]
-
-
 # In the middle and at the end of an epoch.
 @pytest.mark.parametrize(
     ("stop", "method"),

@@ -54,7 +54,7 @@ def restored_environment() -> Any:
 
 def make_run(folder: Path, *, config: dict[str, Any] | None = None, age: float = 0, checkpoint: bool = True) -> Path:
     """A folder as a run leaves it, `age` seconds ago."""
-    write_json(folder / "run.json", {"overrides": []})
+    write_json(folder / "run.json", {"overrides": [], "choices": CHOICES})
     write_config(folder / "config.yaml", config or {})
     if checkpoint:
         write_text(folder / "checkpoints" / "last.ckpt", "weights")
@@ -175,10 +175,36 @@ def test_auto_in_a_sweep_takes_the_jobs_own_folder_first() -> None:
     assert find_resumable(None, job, config={"seed": 1}) == own
 
 
+@pytest.mark.parametrize("folder", ["outputs/sweeps/2026-01-01/0_seed=1", "outputs/sweeps/lr/2026-01-01/5_seed=1"])
+def test_auto_finds_runs_of_sweeps_and_studies(folder: str) -> None:
+    run = make_run(Path(folder), config={"seed": 1})
+    again = Job(CHOICES, ["seed=1"], Path("outputs/sweeps/2026-01-02"), 0)
+    assert find_resumable(None, SINGLE, config={"seed": 1}) == run
+    assert find_resumable(None, again, config={"seed": 1}) == run
+    assert find_resumable(None, again, config={"seed": 2}) is None
+
+
+def test_auto_never_takes_another_job_of_the_same_sweep() -> None:
+    """Which may vary what changes nothing of the result, or draw the same values twice."""
+    make_run(Path("outputs/sweeps/t/0_keep_last=1"), config={"seed": 1, "keep_last": 1})
+    job = Job(CHOICES, ["keep_last=5"], Path("outputs/sweeps/t"), 1)
+    assert find_resumable(None, job, config={"seed": 1, "keep_last": 5}) is None
+
+
+def test_auto_passes_over_runs_of_another_kind_and_folders_that_cannot_be_read() -> None:
+    sweep = Path("outputs/sweeps/t")
+    write_json(make_run(sweep / "0", config={"seed": 1}) / "run.json", {"choices": {**CHOICES, "method": "vcop"}})
+    (make_run(sweep / "1", config={"seed": 1}) / "run.json").write_text("{")
+    (make_run(sweep / "2", config={"seed": 1}) / "config.yaml").unlink()
+    assert find_resumable(None, SINGLE, config={"seed": 1}) is None
+
+
 def test_what_changes_nothing_of_the_result_hinders_no_resume() -> None:
     run = make_run(Path("outputs") / SINGLE.name / "a", config={"seed": 1, "keep_last": 3})
     found = find_resumable(None, SINGLE, config={"seed": 1, "keep_best": "train/loss", "requeue": False})
     assert found == run
+    by_slurm_in_a_study = {"seed": 1, "launcher": {"nodes": 1}, "sweep": {"name": "lr"}}
+    assert find_resumable(None, SINGLE, config=by_slurm_in_a_study) == run
 
 
 def test_requeued_is_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +232,7 @@ def test_a_requeued_job_finds_its_own_run(monkeypatch: pytest.MonkeyPatch) -> No
     for name, job, seed, age in (("own", "7", 1, 300), ("other_seed", "7", 2, 200), ("other_job", "8", 1, 100)):
         make_run(runs / name, config={"seed": seed}, age=age)
         time = (runs / name / "run.json").stat().st_mtime
-        write_json(runs / name / "run.json", {"overrides": [], "job": job})
+        write_json(runs / name / "run.json", {"overrides": [], "choices": CHOICES, "job": job})
         os.utime(runs / name / "run.json", (time, time))
     assert find_own(None, SINGLE, config={"seed": 1}) == runs / "own"
     assert find_own(None, SINGLE, config={"seed": 3}) is None
