@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,18 +57,15 @@ def test_a_job_of_a_sweep_that_starts_again_goes_on_with_what_it_went_on_with(mo
 
 
 @pytest.fixture
-def other_process(tmp_path: Path) -> "subprocess.Popen[str]":
+def other_process(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
     """One that holds the folder ``run``."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "run")],
-        env={"PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env={"PYTHONPATH": str(REPOSITORY)}, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
 
 
 def test_a_folder_is_held_once_until_its_process_is_killed(
