@@ -1,6 +1,7 @@
 """The picture of a W&B run's dashboard, from a run that trained nothing."""
 
 import json
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ BLACK = np.zeros((8, 8, 3), dtype=np.uint8)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    logger = WandbRun(save_dir=str(tmp_path), run_id="abc12345", name="a name", group="a group", offline=True)
+    logger = WandbRun(save_dir=str(tmp_path), run_id=secrets.token_hex(4), name="a name", group="a group", offline=True)
     logger.log_hyperparams({"optimizer": {"lr": 0.1}})
     table = ClipTable(("video", "clip"), [("v.mp4", np.stack([BLACK, BLACK + 90]))], Still(BLACK, ""))
     logger.show("pictures/clips", table, step=0)
